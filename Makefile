@@ -1,0 +1,49 @@
+# Targets set up what they need; `make` alone lists them.
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format lint types contract bench golden clean
+
+help:  ## List the targets.
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(READY): pyproject.toml .ci/constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint .ci/constraints.txt --editable '.[dev]'
+	@touch $@
+
+setup: $(READY)  ## Install the project and its tools into .venv.
+
+demo: $(READY)  ## Run the whole close against the embedded sandbox.
+	$(BIN)/reconcile demo
+
+test: $(READY)  ## Run the tests.
+	$(BIN)/python -m pytest
+
+format: $(READY)  ## Format the code.
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lint: $(READY)  ## Check format and lint.
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(READY)  ## Check the types (mypy, strict).
+	$(BIN)/mypy
+
+contract: $(READY)  ## Check that imports point down.
+	$(BIN)/lint-imports
+
+check: lint types contract test  ## Everything CI checks; the tests come last.
+
+golden: $(READY)  ## Write the golden files anew, for review.
+	$(BIN)/python -m pytest --update-goldens
+
+bench: $(READY)  ## Measure the heavy step against a plain gzip read.
+	$(BIN)/python benchmarks/load.py
+
+clean:  ## Remove what was built or written.
+	rm -rf $(VENV) var dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,80 @@
+"""Exact amounts: parsing, rounding to the cent, and splitting without losing any of it."""
+
+from collections.abc import Mapping, Sequence
+from decimal import ROUND_HALF_UP, Context, Decimal, InvalidOperation, localcontext
+
+from reconcile.errors import SourceError
+
+SCALE = Decimal("0.000000000001")
+"""The ledger's smallest unit of an amount: DECIMAL(38, 12)."""
+
+_EXACT = Context(prec=76)
+_CENT = Decimal("0.01")
+_LARGEST_USD = Decimal("1e20")
+
+
+def usd_from_cents(cents: str) -> Decimal:
+    """The cost report's amount in USD, exact.
+
+    ``cents`` is a decimal string in cents of any length ("123.45" is $1.2345).
+    Raises ``SourceError`` for anything that is not a finite decimal, or is too large for an amount of money.
+    Source: Usage & Cost Admin API, cost_report, `amount`.
+    """
+    try:
+        value = Decimal(cents)
+    except (InvalidOperation, TypeError, ValueError):
+        value = Decimal("NaN")
+    if not value.is_finite() or abs(value) > _LARGEST_USD:
+        raise SourceError(
+            "cost_report: amount",
+            f"got {cents!r}, expected a decimal string in cents",
+            "Keep the raw page and report it: the amount cannot be booked",
+        )
+    with localcontext(_EXACT):
+        return value.scaleb(-2)
+
+
+def cents(amount_usd: Decimal) -> Decimal:
+    """An amount rounded to the cent, half away from zero: the only place where the code rounds money."""
+    with localcontext(_EXACT):
+        return amount_usd.quantize(_CENT, rounding=ROUND_HALF_UP)
+
+
+def at_scale(amount_usd: Decimal) -> Decimal:
+    """An amount at the ledger's twelve decimals, half away from zero, as DuckDB casts it."""
+    with localcontext(_EXACT):
+        return amount_usd.quantize(SCALE, rounding=ROUND_HALF_UP)
+
+
+def apportion(total: Decimal, weights: Mapping[str, Decimal], unit: Decimal = _CENT) -> dict[str, Decimal]:
+    """Split ``total`` in whole ``unit``s in proportion to ``weights``, by largest remainder.
+
+    The parts sum to ``total`` exactly, which must be a multiple of ``unit``; no part has another sign than the
+    total. Ties go to the name that sorts first. Raises ``ValueError`` for no weight, a negative one, or a sum of 0.
+    """
+    with localcontext(_EXACT):
+        weight_sum = sum(weights.values(), Decimal(0))
+        if weight_sum <= 0 or any(weight < 0 for weight in weights.values()):
+            raise ValueError(f"weights must be positive and not all zero, got {dict(weights)}")
+        units, rest = divmod(abs(total), unit)
+        if rest:
+            raise ValueError(f"{total} is not a multiple of {unit}")
+        quotas = {name: divmod(units * weight, weight_sum) for name, weight in weights.items()}
+        left = int(units - sum((whole for whole, _ in quotas.values()), Decimal(0)))
+        first = sorted(quotas, key=lambda name: (-quotas[name][1], name))[:left]
+        sign = -1 if total < 0 else 1
+        return {name: sign * unit * (whole + (name in first)) for name, (whole, _) in quotas.items()}
+
+
+def footing(amounts: Sequence[Decimal]) -> list[Decimal]:
+    """A column of amounts as cents that add up to their rounded total, by largest remainder.
+
+    Each stays within a cent of its own value. Equal remainders go to the one that comes first.
+    """
+    with localcontext(_EXACT):
+        total = cents(sum(amounts, Decimal(0)))
+        floors = [(amount / _CENT).to_integral_value(rounding="ROUND_FLOOR") * _CENT for amount in amounts]
+        left = int((total - sum(floors, Decimal(0))) / _CENT)
+        order = sorted(range(len(amounts)), key=lambda i: (floors[i] - amounts[i], i))[:left]
+        chosen = set(order)
+        return [floor + (_CENT if i in chosen else 0) for i, floor in enumerate(floors)]
