@@ -1,13 +1,20 @@
 """The config file: one YAML document, validated, with every error on a line that names file, key and values."""
 
+import json
+import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import date
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from glob import escape
+from hashlib import sha256
+from ipaddress import ip_address
 from os import environ
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 import yaml
@@ -17,11 +24,13 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    PositiveInt,
+    PrivateAttr,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from reconcile.errors import ConfigError
 
@@ -29,34 +38,103 @@ UNALLOCATED = "unallocated"
 """The reserved name of the chargeback's row for what no rule catches."""
 
 
+REASONS = (
+    "duplicate",
+    "stream_sum",
+    "app_price",
+    "time_zone",
+    "cutoff",
+    "cache_inclusive",
+    "cache_ttl",
+    "model",
+    "service_tier",
+    "context_window",
+    "inference_geo",
+    "speed",
+    "workspace",
+    "unlogged_key",
+    "no_key",
+    "iterations",
+    "cut_stream",
+    "log_gap",
+    "unlogged",
+    "unreported",
+    "discount",
+    "price_book",
+    "price_interval",
+    "uncharged",
+    "unpriced",
+    "code_execution",
+    "session_usage",
+    "rounding",
+    "residual",
+)
+"""The closed list of reasons between logged and billed, in the bridge's order (design.md section 6)."""
+
+_NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d{1,3})?", re.ASCII)
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
+_MONTH = re.compile(r"\d{4}-(0[1-9]|1[0-2])", re.ASCII)
+
+
+def _wrong(what: str, do: str) -> PydanticCustomError:
+    """What a validator raises: the two sentences that end up behind the file, line and key."""
+    return PydanticCustomError("reconcile", "{what}. {do}", {"what": what, "do": do})
+
+
 def _decimal(value: object) -> object:
-    if isinstance(value, str):
-        try:
-            return Decimal(value)
-        except InvalidOperation:
-            return value
+    if isinstance(value, str) and _NUMBER.fullmatch(value):
+        return Decimal(value)
+    if isinstance(value, bool) or not isinstance(value, int | Decimal):
+        raise _wrong(f"got {_shown(value)}, expected a number", "Write a number like 12.50")
     return value
 
 
-def _period(value: object) -> str:
-    text = str(value)
-    if len(text) != 7 or not (text[:4].isdigit() and text[4] == "-" and text[5:].isdigit() and 1 <= int(text[5:]) <= 12):
-        raise ValueError("expected a month like 2026-10")
-    return text
+def _day(value: object) -> object:
+    try:
+        if isinstance(value, str) and _DAY.fullmatch(value):
+            return date.fromisoformat(value)
+    except ValueError:
+        raise _wrong(f"got {value}, which is no day of the calendar", "Correct the day") from None
+    if type(value) is not date:
+        raise _wrong(f"got {_shown(value)}, expected a day", "Write a day like 2026-10-15")
+    return value
+
+
+def _month(value: object) -> object:
+    if not isinstance(value, str) or not _MONTH.fullmatch(value):
+        raise _wrong(f"got {_shown(value)}, expected a month", "Write a month like 2026-10")
+    return value
 
 
 def _time_zone(value: str) -> str:
     try:
         ZoneInfo(value)
-    except (KeyError, ValueError, OSError) as error:
-        raise ValueError("expected a time zone of the IANA database, like Europe/Berlin") from error
+    except (KeyError, ValueError, OSError):
+        raise _wrong(
+            f"got {value!r}, expected a time zone of the IANA database", "Write one like Europe/Berlin"
+        ) from None
     return value
 
 
-Amount = Annotated[Decimal, BeforeValidator(_decimal), Field(allow_inf_nan=False)]
-Percent = Annotated[Decimal, BeforeValidator(_decimal), Field(ge=0, le=100, allow_inf_nan=False)]
-Month = Annotated[str, BeforeValidator(_period)]
+def _absolute(value: Path, info: ValidationInfo) -> Path:
+    """Paths are relative to the config file, which the loader names in the context."""
+    base_dir: Path = (info.context or {}).get("base_dir", Path())
+    return base_dir / value
+
+
+def _absolute_glob(value: str, info: ValidationInfo) -> str:
+    if unknown := sorted(set(re.findall(r"{[^{}]*}", value)) - {"{day}", "{month}"}):
+        raise _wrong(f"got {unknown[0]}, expected only {{day}} or {{month}} in braces", "Correct the glob")
+    base_dir: Path | None = (info.context or {}).get("base_dir")
+    return value if base_dir is None else str(Path(escape(str(base_dir))) / value)
+
+
+Amount = Annotated[Decimal, BeforeValidator(_decimal), Field(allow_inf_nan=False, max_digits=38, decimal_places=12)]
+Percent = Annotated[Decimal, BeforeValidator(_decimal), Field(ge=0, le=100, allow_inf_nan=False, decimal_places=4)]
+Day = Annotated[date, BeforeValidator(_day)]
+Month = Annotated[str, BeforeValidator(_month)]
 TimeZone = Annotated[str, AfterValidator(_time_zone)]
+Located = Annotated[Path, AfterValidator(_absolute)]
 NonEmpty = Annotated[str, Field(min_length=1)]
 
 
@@ -67,13 +145,13 @@ class _Model(BaseModel):
 class _Dated(_Model):
     """Something that holds on the days from `from` (inclusive) until `until` (exclusive)."""
 
-    from_on: date | None = Field(None, alias="from", description="First day, inclusive; null is since ever")
-    until_on: date | None = Field(None, alias="until", description="First day after, exclusive; null is without an end")
+    from_on: Day | None = Field(None, alias="from", description="First day, inclusive; null is since ever")
+    until_on: Day | None = Field(None, alias="until", description="First day after, exclusive; null is without an end")
 
     @model_validator(mode="after")
     def _ordered(self) -> "_Dated":
         if self.from_on and self.until_on and self.from_on >= self.until_on:
-            raise ValueError(f"`from` {self.from_on} must lie before `until` {self.until_on}")
+            raise _wrong(f"`from` {self.from_on} must lie before `until` {self.until_on}", "Correct one of the two")
         return self
 
     def holds_on(self, day: date) -> bool:
@@ -81,18 +159,24 @@ class _Dated(_Model):
         return (self.from_on is None or self.from_on <= day) and (self.until_on is None or day < self.until_on)
 
 
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+"""The name of an environment variable. An admin key never looks like one: it has dashes."""
+
+
 class Key(_Model):
     """Where the admin key is found: exactly one of the three. The key itself never stands in the config."""
 
     env: str | None = Field(None, description="Name of an environment variable")
-    file: Path | None = Field(None, description="Path of a file with mode 0600")
+    file: Located | None = Field(None, description="Path of a file with mode 0600")
     command: list[str] | None = Field(None, min_length=1, description="A command that prints the key")
 
     @model_validator(mode="after")
     def _one(self) -> "Key":
         given = [name for name in ("env", "file", "command") if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError(f"needs exactly one of env, file, command, got {', '.join(given) or 'none'}")
+            raise _wrong(f"got {' and '.join(given) or 'none'} of env, file, command, expected exactly one", "Keep one")
+        if self.env is not None and not VARIABLE.fullmatch(self.env):
+            raise _wrong("env is no name of an environment variable", "Name the variable, never write the key itself")
         return self
 
     def place(self) -> str:
@@ -109,9 +193,17 @@ class Key(_Model):
             found = self._read_file(self.file)
         else:
             found = self._run(self.command or [])
-        if not found.strip():
+        key = found.strip()
+        if not key:
             raise ConfigError("billing.key", f"{self.place()} is not set or empty", "Put an Admin API key there")
-        return found.strip()
+        if not key.isascii() or not key.isprintable() or " " in key:
+            # an HTTP client would quote such a header's value in its message
+            raise ConfigError(
+                "billing.key",
+                f"{self.place()} holds more than one word of printable ASCII, expected the key alone",
+                "Put nothing but an Admin API key there",
+            )
+        return key
 
     @staticmethod
     def _read_file(path: Path) -> str:
@@ -121,7 +213,7 @@ class Key(_Model):
                 raise ConfigError(
                     "billing.key.file", f"{path} has mode {mode:04o}, expected 0600", f"Run: chmod 600 {path}"
                 )
-            return path.read_text(encoding="utf-8")
+            return path.read_text(encoding="utf-8", errors="replace")
         except OSError as error:
             raise ConfigError(
                 "billing.key.file", f"{path} cannot be read ({error.strerror})", "Correct the path or its owner"
@@ -130,13 +222,17 @@ class Key(_Model):
     @staticmethod
     def _run(command: list[str]) -> str:
         try:
-            ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)  # noqa: S603 - the user's own config names it
+            ran = subprocess.run(  # noqa: S603 - the user's own config names it
+                command, capture_output=True, encoding="utf-8", errors="replace", timeout=60, check=False
+            )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise ConfigError(
                 "billing.key.command", f"{command[0]!r} did not run ({type(error).__name__})", "Try it in a shell"
             ) from None
         if ran.returncode:
-            raise ConfigError("billing.key.command", f"{command[0]!r} ended with {ran.returncode}, expected 0", "Try it in a shell")
+            raise ConfigError(
+                "billing.key.command", f"{command[0]!r} ended with {ran.returncode}, expected 0", "Try it in a shell"
+            )
         return ran.stdout
 
 
@@ -146,8 +242,12 @@ class Billing(_Model):
     api: Literal["admin"] = Field("admin", description="admin: Usage & Cost Admin API")
     base_url: str = Field("https://api.anthropic.com", description="https, or http on loopback only")
     key: Key = Field(default=Key(env="ANTHROPIC_ADMIN_KEY"), description="Where the Admin API key is found")
-    default_workspace_id: str | None = Field(None, description="Real id of the default workspace, where no API tells it")
-    settle_hours: int = Field(24, ge=0, description="Hours to wait after the month's end before a final close")
+    default_workspace_id: str | None = Field(
+        None, description="Real id of the default workspace, where no API tells it"
+    )
+    settle_hours: int = Field(
+        24, ge=0, strict=True, description="Hours to wait after the month's end before a final close"
+    )
     arrangement: Literal["invoiced", "prepaid"] = Field(
         "invoiced", description="prepaid: billed is drawn from credits, there is no invoice to tie to"
     )
@@ -158,12 +258,18 @@ class Billing(_Model):
     @field_validator("base_url")
     @classmethod
     def _secure(cls, value: str) -> str:
-        rest = value.removeprefix("http://")
-        host = rest.split("/")[0].rsplit("@")[-1]
-        name = host[1:].split("]")[0] if host.startswith("[") else host.split(":")[0]
-        loopback = rest != value and (name in {"localhost", "::1"} or name.startswith("127."))
-        if not value.startswith("https://") and not loopback:
-            raise ValueError("must begin with https:// (http is for loopback only)")
+        try:
+            parts = urlsplit(value)
+            host = parts.hostname or ""
+            loopback = host == "localhost" or (bool(host) and ip_address(host).is_loopback)
+        except ValueError:  # no URL, or a host that is no address
+            loopback = False
+        if not value.startswith("https://") and not (loopback and parts.scheme == "http"):
+            raise _wrong(
+                f"got {_shown(value)}, must begin with https:// (http is for loopback only)", "Correct the URL"
+            )
+        if "@" in value:
+            raise _wrong("holds a user or password", "Take it out: the key alone says who asks")
         return value.rstrip("/")
 
 
@@ -172,7 +278,9 @@ class RequestLog(_Model):
 
     name: NonEmpty = Field(description="How reports call it")
     format: Literal["requests", "messages"] = Field("requests", description="The reader")
-    path: NonEmpty = Field(description="Glob; {day} is 2026-10-03, {month} 2026-10")
+    path: Annotated[NonEmpty, AfterValidator(_absolute_glob)] = Field(
+        description="Glob; {day} is 2026-10-03, {month} 2026-10"
+    )
     time_zone: TimeZone = Field("UTC", description="Of timestamps without an offset")
     workspace_id: str | None = Field(None, description="For rows that carry none")
     labels: list[NonEmpty] = Field([], description="The only labels that are kept")
@@ -188,26 +296,26 @@ class ContractRate(_Dated):
 class Prices(_Model):
     """What lies over the list prices."""
 
-    contract: list[ContractRate] = []
+    contract: list[ContractRate] = Field([], description="Dated rates over list; where two hold, the last one counts")
 
 
 class Tolerance(_Model):
     """What is too small to be a discrepancy: a finding stays within while it exceeds neither."""
 
-    usd: Annotated[Amount, Field(ge=0)] = Decimal("1.00")
-    percent: Percent = Decimal("0.5")
+    usd: Annotated[Amount, Field(ge=0)] = Field(Decimal("1.00"), description="USD, of a finding and of their sum")
+    percent: Percent = Field(Decimal("0.5"), description="Percent of billed, of a finding and of their sum")
 
 
 class Accepted(_Model):
     """A difference that is known and signed for. It expires."""
 
-    reason: NonEmpty
+    reason: NonEmpty = Field(description="A reason of the closed list")
     workspace: str | None = Field(None, description="Id or name, * as wildcard; null is any")
     model: str | None = Field(None, description="* as wildcard; null is any")
-    up_to_usd: Annotated[Amount, Field(ge=0)]
-    who: NonEmpty
-    why: NonEmpty
-    until: date = Field(description="First day on which it no longer holds")
+    up_to_usd: Annotated[Amount, Field(ge=0)] = Field(description="USD; above it the difference counts again")
+    who: NonEmpty = Field(description="Who accepted it")
+    why: NonEmpty = Field(description="Why it is fine")
+    until: Day = Field(description="First day on which it no longer holds")
 
 
 AFTER_BILLED = Literal["contract_discount", "credit", "commitment", "tax", "earlier_period", "invoice_rounding"]
@@ -216,25 +324,25 @@ AFTER_BILLED = Literal["contract_discount", "credit", "commitment", "tax", "earl
 class InvoiceLine(_Model):
     """What lies between billed and invoiced."""
 
-    reason: AFTER_BILLED
-    amount_usd: Amount
+    reason: AFTER_BILLED = Field(description="A reason after billed")
+    amount_usd: Amount = Field(description="USD with the bridge's sign: a credit is negative")
 
 
 class Invoice(_Model):
     """The provider's invoice of a period."""
 
-    period: Month
-    number: NonEmpty
-    on: date
-    amount_usd: Amount
-    lines: list[InvoiceLine] = []
+    period: Month = Field(description="The month that it is for, like 2026-10")
+    number: NonEmpty = Field(description="The invoice's number")
+    on: Day = Field(description="The day it was issued")
+    amount_usd: Amount = Field(description="USD, as invoiced")
+    lines: list[InvoiceLine] = Field([], description="What lies between billed and invoiced")
 
 
 class CostCenter(_Model):
     """Who receives."""
 
-    name: NonEmpty
-    account: str | None = None
+    name: NonEmpty = Field(description="How reports call it")
+    account: str | None = Field(None, description="The account that the journal books to; text, in quotes")
 
 
 class Rule(_Dated):
@@ -251,71 +359,78 @@ class Rule(_Dated):
     def _whole(self) -> "Rule":
         if self.tag is not None:
             if self.to is not None or self.split_by is not None or self.api_key is not None:
-                raise ValueError("`tag` names the cost center itself: no to, split_by or api_key beside it")
+                raise _wrong("`tag` names the cost center itself", "Take to, split_by and api_key out of this rule")
         elif self.split_by is not None:
             if not isinstance(self.to, dict):
-                raise ValueError("`split_by` needs `to` with a cost center for each label value")
+                raise _wrong("`split_by` has no cost center for its label's values", "Write `to: {value: cost center}`")
         elif not isinstance(self.to, str):
-            raise ValueError("needs `to` with a cost center")
+            raise _wrong("has no cost center", "Write `to: COST-CENTER`, or add `split_by: label.NAME`")
         if self.split_by is None and self.unlogged is not None:
-            raise ValueError("`unlogged` belongs to a rule with split_by")
+            raise _wrong("`unlogged` belongs to a rule with split_by", "Take it out or add `split_by: label.NAME`")
         if self.workspace is None and self.api_key is None and self.tag is None:
-            raise ValueError("needs a workspace, an api_key or a tag")
+            raise _wrong("has no workspace, api_key or tag", "Say what the rule is for")
         return self
 
 
 class Pool(_Dated):
     """What no rule caught in a workspace, split over cost centers."""
 
-    name: NonEmpty
-    workspace: NonEmpty = Field(description="Id or name, * as wildcard")
-    split: Literal["proportional", "even"] | dict[str, Percent] = "proportional"
+    name: NonEmpty = Field(description="How reports call it")
+    workspace: NonEmpty = Field(description="Id or name, * as wildcard; `default` is the default workspace")
+    split: Literal["proportional", "even"] | dict[str, Percent] = Field(
+        "proportional",
+        description="proportional to direct cost, even over all cost centers, or percentages that add up to 100",
+    )
 
     @field_validator("split", mode="after")
     @classmethod
     def _hundred(cls, value: object) -> object:
         if isinstance(value, dict) and sum(value.values()) != 100:  # noqa: PLR2004 - a whole
-            raise ValueError(f"shares add up to {sum(value.values())} %, must be 100 %")
+            raise _wrong(f"shares add up to {sum(value.values())} %, must be 100 %", "Correct the percentages")
         return value
 
 
 class Allocation(_Model):
     """Who pays."""
 
-    cost_centers: dict[str, CostCenter] = {}
-    rules: list[Rule] = []
-    shared: list[Pool] = []
+    cost_centers: dict[NonEmpty, CostCenter] = Field({}, description="Who receives, by code")
+    rules: list[Rule] = Field([], description="First match wins")
+    shared: list[Pool] = Field([], description="Pools of what no rule caught")
 
 
 class Schedule(_Model):
     """When `reconcile schedule` closes."""
 
-    day: Annotated[PositiveInt, Field(le=28)] = 3
-    time: Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")] = "06:00"
-    time_zone: TimeZone = "UTC"
+    day: int = Field(3, ge=1, le=28, strict=True, description="Day of the month")
+    time: Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")] = Field("06:00", description="Hours:minutes")
+    time_zone: TimeZone = Field("UTC", description="IANA name")
 
 
 class Config(_Model):
     """The whole file."""
 
-    organization: NonEmpty
+    organization: NonEmpty = Field(description="How reports call the organization")
     organization_id: str | None = Field(None, description="Refuse a key of another organization")
-    data_dir: Path = Path("var")
-    billing: Billing = Billing()
-    request_logs: list[RequestLog] = []
-    prices: Prices = Prices()
-    tolerance: Tolerance = Tolerance()
-    accepted: list[Accepted] = []
-    invoices: list[Invoice] = []
-    allocation: Allocation = Allocation()
-    schedule: Schedule = Schedule()
+    data_dir: Located = Field(Path("var"), validate_default=True, description="Where pages, ledger and reports go")
+    billing: Billing = Field(default=Billing(), description="Where the provider's side comes from")
+    request_logs: list[RequestLog] = Field([], description="The logs of the organization's applications")
+    prices: Prices = Field(default=Prices(), description="What lies over the list prices")
+    tolerance: Tolerance = Field(default=Tolerance(), description="What is too small to be a discrepancy")
+    accepted: list[Accepted] = Field([], description="Known differences; each expires")
+    invoices: list[Invoice] = Field([], description="The provider's invoices")
+    allocation: Allocation = Field(default=Allocation(), description="Who pays")
+    schedule: Schedule = Field(default=Schedule(), description="When `reconcile schedule` closes")
 
-    @model_validator(mode="after")
-    def _consistent(self) -> "Config":
-        names = [log.name for log in self.request_logs]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"request_logs: the name {twice[0]!r} is used {names.count(twice[0])} times, must be unique")
-        return self
+    _base_dir: Path = PrivateAttr(default=Path())
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Keep the folder that relative paths were resolved against."""
+        self._base_dir = (context or {}).get("base_dir", Path())
+
+    @property
+    def base_dir(self) -> Path:
+        """The config file's folder: what relative paths were relative to, for showing them so again."""
+        return self._base_dir
 
 
 def pattern_matches(pattern: str, tagged_id: str | None, name: str | None) -> bool:
@@ -327,3 +442,285 @@ def pattern_matches(pattern: str, tagged_id: str | None, name: str | None) -> bo
     target = tagged_id if pattern.startswith(("wrkspc_", "apikey_")) or pattern == "default" else name
     literal = pattern.replace("[", "[[]").replace("?", "[?]")
     return target is not None and fnmatchcase(target, literal)
+
+
+# Reading the file
+
+Location = tuple[str | int, ...]
+"""Where a value stands in the document: keys and list indexes from the top."""
+
+
+class InvalidConfig(ConfigError):  # noqa: N818 - it is a ConfigError, of many lines
+    """Everything that is wrong with a config file, a line each, in file order; where, what and do are the first's."""
+
+    def __init__(self, problems: Sequence[ConfigError]) -> None:
+        super().__init__(problems[0].where, problems[0].what, problems[0].do)
+        self.problems = tuple(problems)
+
+    def __str__(self) -> str:
+        return "\n".join(str(problem) for problem in self.problems)
+
+
+def load_config(path: Path) -> Config:
+    """Read and validate a config file; relative paths in it become absolute, relative to its folder.
+
+    Raises ``ConfigError`` for a file that cannot be read, and ``InvalidConfig`` for one that says wrong things.
+    """
+    document = _Document.read(path)
+    try:
+        config = Config.model_validate(document.tree, context={"base_dir": path.absolute().parent})
+    except ValidationError as error:
+        located = [(*document.locate(details), details) for details in error.errors()]
+        found = [(place, *_sentence(place, details)) for place, meant, details in located if meant]
+    else:
+        found = list(_inconsistencies(config))
+    if found:
+        problems = sorted((document.problem(*one) for one in found), key=lambda problem: problem[0])
+        raise InvalidConfig([problem for _, problem in problems])
+    return config
+
+
+def config_digest(config: Config) -> str:
+    """SHA-256, in hex, over everything in the config that a result depends on, defaults included.
+
+    Not over where the pages come from and where results go (base_url, key, data_dir) nor over when (schedule): the
+    pages themselves are digested. Paths count as they were written, so that a folder may be moved.
+    """
+    content = config.model_dump(
+        mode="json",
+        by_alias=True,
+        exclude={"data_dir": True, "schedule": True, "billing": {"base_url": True, "key": True}},
+    )
+    for log in content["request_logs"]:
+        log["path"] = log["path"].removeprefix(escape(str(config.base_dir)) + "/")
+    return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+class _Yaml(yaml.SafeLoader):
+    """Plain scalars as a person means them.
+
+    Only true and false are booleans (`on` is a key of an invoice), numbers are whole or decimal, days are days; what
+    YAML 1.1 would make of 0o17, 1_000 or 12:30 stays text, and so does a number with leading zeros: it is a code.
+    """
+
+    yaml_implicit_resolvers = {}  # noqa: RUF012 - PyYAML's way to begin with none of its own
+
+
+for _tag, _pattern, _first in (
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("int", r"[-+]?(0|[1-9][0-9]{0,30})", list("-+0123456789")),
+    ("float", r"[-+]?((0|[1-9][0-9]*)\.[0-9]*|\.[0-9]+)([eE][-+]?[0-9]{1,3})?", list("-+.0123456789")),
+    ("timestamp", r"[0-9]{4}-[0-9]{2}-[0-9]{2}", list("0123456789")),
+):
+    _Yaml.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"(?:{_pattern})\Z"), _first)
+
+
+class _Document:
+    """A YAML file as plain values, with the line of each."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.tree: object = None
+        self.lines: dict[Location, int] = {(): 1}
+
+    @classmethod
+    def read(cls, path: Path) -> "_Document":
+        document = cls(str(path))
+        try:
+            text = path.read_bytes().decode("utf-8-sig")
+        except FileNotFoundError:
+            raise ConfigError(
+                str(path), "is not there", "Name it with -c, or write one with `reconcile init`"
+            ) from None
+        except OSError as error:
+            raise ConfigError(
+                str(path), f"cannot be read ({error.strerror})", "Correct the path or its owner"
+            ) from None
+        except UnicodeDecodeError as error:
+            line = error.object.count(b"\n", 0, error.start) + 1
+            raise document.error(line, "is not UTF-8", "Save the file as UTF-8") from None
+        try:
+            node = _Yaml(text).get_single_node()
+        except yaml.MarkedYAMLError as error:
+            line = error.problem_mark.line + 1 if error.problem_mark else 1
+            raise document.error(line, f"is not YAML: {error.problem}", "Correct the line, or the one above") from None
+        except yaml.reader.ReaderError as error:
+            line = text.count("\n", 0, int(error.position)) + 1
+            raise document.error(line, "holds a character that YAML does not allow", "Take it out") from None
+        if not isinstance(node, yaml.MappingNode):
+            raise document.error(1, "holds no keys", "Begin with `organization: …`, or see config.example.yaml")
+        document.tree = document._value(node, ())
+        return document
+
+    def error(self, line: int, what: str, do: str) -> ConfigError:
+        return ConfigError(f"{self.name}:{line}", what, do)
+
+    def problem(self, location: Location, what: str, do: str) -> tuple[int, ConfigError]:
+        """An error and the line that it sorts by: that of the value, else of what holds it."""
+        line = next(self.lines[location[:n]] for n in range(len(location), -1, -1) if location[:n] in self.lines)
+        where = f"{self.name}:{line}" + (f": {_dotted(location)}" if location else "")
+        return line, ConfigError(where, what, do)
+
+    def locate(self, details: ErrorDetails) -> tuple[Location, bool]:
+        """Where an error of pydantic stands in the file, and whether it is meant.
+
+        Of a union's branches, whose names pydantic puts into the place, only the one of the written shape is meant.
+        """
+        location: Location = ()
+        tree: Any = self.tree
+        meant = True
+        for part in details["loc"]:
+            if part in (range(len(tree)) if isinstance(tree, list) else tree if isinstance(tree, dict) else ()):
+                tree = tree[part]
+                location = (*location, part)
+            elif details["type"] == "missing":
+                location = (*location, part)
+            else:
+                meant = str(part).strip("`").startswith("dict[") == isinstance(tree, dict)
+        return location, meant
+
+    def _value(self, node: yaml.Node, location: Location, inside: tuple[yaml.Node, ...] = ()) -> object:
+        line = node.start_mark.line + 1
+        self.lines.setdefault(location, line)
+        if node in inside:
+            raise self.error(line, "holds an alias of itself", "Take the alias out")
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, location, (*inside, node))
+        if isinstance(node, yaml.SequenceNode):
+            return [self._value(item, (*location, n), (*inside, node)) for n, item in enumerate(node.value)]
+        plain = _SCALARS.get(node.tag.removeprefix("tag:yaml.org,2002:"))
+        try:
+            if plain is not None:
+                return plain(node.value)
+        except (ValueError, ArithmeticError):
+            return node.value  # it only looks like one: what is expected there says so
+        raise self.error(line, f"holds the tag {node.tag}, expected plain YAML", "Take the tag out")
+
+    def _mapping(self, node: yaml.MappingNode, location: Location, inside: tuple[yaml.Node, ...]) -> dict[str, object]:
+        mapping: dict[str, object] = {}
+        for key, value in node.value:
+            line = key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode):
+                raise self.error(line, "has a key that is no text", "Write a plain key")
+            if key.value in mapping:
+                first = self.lines[*location, key.value]
+                raise self.error(
+                    line, f"{_dotted((*location, key.value))} is there twice, first in line {first}", "Keep one"
+                )
+            self.lines[*location, key.value] = line
+            mapping[key.value] = self._value(value, (*location, key.value), inside)
+        return mapping
+
+
+_SCALARS: Mapping[str, Callable[[str], object]] = {
+    "null": lambda _: None,
+    "bool": lambda text: text.lower() == "true",
+    "int": int,
+    "float": Decimal,
+    "timestamp": date.fromisoformat,
+    "str": str,
+}
+
+
+def _dotted(location: Location) -> str:
+    """`allocation.shared[0].split`; a key that is no plain word stands in brackets and quotes."""
+    text = ""
+    for part in location:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        elif re.fullmatch(r"[\w-]+", part):
+            text += f".{part}" if text else part
+        else:
+            text += f"[{json.dumps(part)}]"
+    return text
+
+
+def _shown(value: object) -> str:
+    """A value of the config in a message: short, on one line, and never a secret that got there by mistake."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, dict | list):
+        return "a mapping" if isinstance(value, dict) else "a list"
+    text = repr(value) if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else str(value)
+    return "a secret" if "sk-ant-" in text else text if len(text) <= 60 else text[:60] + "…"  # noqa: PLR2004 - fits a line
+
+
+def _sentence(location: Location, details: ErrorDetails) -> tuple[str, str]:
+    """What is wrong at a place, and what to do."""
+    kind, context, got = details["type"], details.get("ctx", {}), _shown(details["input"])
+    if kind == "reconcile":
+        return context["what"], context["do"]
+    if kind == "missing":
+        return "is missing", "Add it"
+    if kind == "extra_forbidden":
+        return "is no known key", _nearest(str(location[-1]), _keys_at(location[:-1]))
+    if location[:2] == ("billing", "key"):  # a key that was pasted here is not repeated
+        return "does not say where the key is found", "Write {env: NAME}, {file: PATH} or {command: [PROGRAM]}"
+    if kind == "string_type" and isinstance(details["input"], int | Decimal | date):
+        return f"got {got}, expected text", "Write it in quotes"
+    must = f"must be {context['expected']}" if kind == "literal_error" else details["msg"]
+    return f"got {got}, {re.sub(r'^.*? should ', 'must ', must)}", "Correct the value"
+
+
+def _nearest(word: str, known: Collection[str]) -> str:
+    """What to do about a word that is not known."""
+    near = get_close_matches(word.lower(), known, n=1) or get_close_matches(word, known, n=1)
+    return f"Did you mean `{near[0]}`?" if near else f"Write one of {', '.join(known) or 'none: there are none yet'}"
+
+
+def _keys_at(location: Location) -> list[str]:
+    """The keys that are known at a place in the file."""
+    model: type[BaseModel] = Config
+    for part in location:
+        fields = {field.alias or name: field.annotation for name, field in model.model_fields.items()}
+        if part in fields:
+            model = next(_models(fields[part]), model)
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _models(annotation: object) -> Iterator[type[BaseModel]]:
+    """The models in an annotation: `list[Rule]` holds Rule."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models(argument)
+
+
+def _inconsistencies(config: Config) -> Iterator[tuple[Location, str, str]]:
+    """What no single value shows: names that are used twice, and names that nobody has."""
+    yield from _repeated("request_logs", "name", [log.name for log in config.request_logs])
+    yield from _repeated("invoices", "number", [invoice.number for invoice in config.invoices])
+    for n, accepted in enumerate(config.accepted):
+        if accepted.reason not in REASONS:
+            what = f"got {_shown(accepted.reason)}, which is no reason"
+            yield ("accepted", n, "reason"), what, _nearest(accepted.reason, REASONS)
+    cost_centers = config.allocation.cost_centers
+    for code in cost_centers:
+        if code.casefold() == UNALLOCATED:
+            place = ("allocation", "cost_centers", code)
+            yield place, "the name is reserved for what no rule catches", "Choose another name"
+    for location, code in _receivers(config.allocation):
+        if code not in cost_centers:
+            what = f"got {_shown(code)}, which allocation.cost_centers does not hold"
+            yield ("allocation", *location), what, _nearest(code, cost_centers)
+
+
+def _repeated(section: str, key: str, names: Sequence[str]) -> Iterator[tuple[Location, str, str]]:
+    for n, name in enumerate(names):
+        if (first := names.index(name)) < n:
+            yield (section, n, key), f"{_shown(name)} is that of {section}[{first}] too, must be unique", "Change one"
+
+
+def _receivers(allocation: Allocation) -> Iterator[tuple[Location, str]]:
+    """Every cost center that a rule or a pool names, with its place under `allocation`."""
+    for n, rule in enumerate(allocation.rules):
+        if isinstance(rule.to, str):
+            yield ("rules", n, "to"), rule.to
+        elif rule.to is not None:
+            yield from ((("rules", n, "to", label), code) for label, code in rule.to.items())
+        if rule.unlogged not in {None, "proportional"}:
+            yield ("rules", n, "unlogged"), str(rule.unlogged)
+    for n, pool in enumerate(allocation.shared):
+        if isinstance(pool.split, dict):
+            yield from ((("shared", n, "split", code), code) for code in pool.split)
