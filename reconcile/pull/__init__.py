@@ -156,7 +156,7 @@ def repull_day(
 
     ``folder`` is a complete pull of the period. Raises as ``pull`` does, and leaves nothing behind then.
     """
-    before = Manifest.read(folder)
+    before = Manifest.of_file(folder)
     if before is None or before.completed_at is None:
         raise SourceError(str(folder), "is not a complete pull", "Pull the period again")
     by_speed = any(("group_by[]", "speed") in kept.parameters for kept in before.pages if kept.kind == "usage_hour")

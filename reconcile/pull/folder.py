@@ -27,6 +27,7 @@ KINDS = ("organization", "workspaces", "workspace", "api_keys", "usage_hour", "u
 
 _STAMP = re.compile(r"\d{8}T\d{6}Z")
 _PARTIAL = ".partial"
+_JOURNAL = "journal.jsonl"
 
 
 @dataclass(frozen=True)
@@ -75,33 +76,44 @@ class Manifest:
             for name in ("period", "base_url", "organization_id", "through_on", "usage_until")
         )
 
-    def write(self, folder: Path) -> None:
-        """Replace the folder's manifest at once."""
+    def file(self) -> bytes:
+        """The manifest as a complete pull holds it."""
         pages = sorted(self.pages, key=lambda kept: kept.order)
-        content = {"manifest": 1, "api": "admin"} | asdict(self) | {"pages": [asdict(kept) for kept in pages]}
-        _write(folder / f"{MANIFEST}.new", json.dumps(content, indent=1).encode())
-        os.replace(folder / f"{MANIFEST}.new", folder / MANIFEST)  # noqa: PTH105 - one name for os.replace, link and fsync
+        return json.dumps(
+            {"manifest": 1, "api": "admin"} | asdict(replace(self, pages=tuple(pages))), indent=1
+        ).encode()
+
+    def journal(self) -> bytes:
+        """The manifest as a pull in progress holds it: a line without pages, then a line a page as it was kept."""
+        return b"".join([_line(replace(self, pages=())), *map(_line, self.pages)])
 
     @classmethod
-    def read(cls, folder: Path) -> "Manifest | None":
-        """The folder's manifest, None where there is none that can be read."""
+    def of_file(cls, folder: Path) -> "Manifest | None":
+        """The manifest of a complete pull, None where there is none that can be read."""
         try:
             content = json.loads((folder / MANIFEST).read_bytes())
-            pages = tuple(cls._kept(page) for page in content.pop("pages"))
+            pages = tuple(map(_kept, content.pop("pages")))
             del content["manifest"], content["api"]
             return cls(pages=pages, **content)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
 
-    @staticmethod
-    def _kept(page: dict[str, Any]) -> Kept:
-        return Kept(**page | {"parameters": tuple((str(name), str(value)) for name, value in page["parameters"])})
+    @classmethod
+    def of_journal(cls, folder: Path) -> "Manifest | None":
+        """The manifest of an interrupted pull. What was being written when it ended (the last line) does not count."""
+        try:
+            first, *lines = (folder / _JOURNAL).read_bytes().splitlines(keepends=True)
+            manifest = cls(**json.loads(first) | {"pages": ()})
+            pages = {kept.file: kept for kept in (_kept(json.loads(line)) for line in lines if line.endswith(b"\n"))}
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+        return replace(manifest, pages=tuple(pages.values()))
 
 
 class Folder(AbstractContextManager["Folder"]):
-    """A pull that is being written: locked, its manifest as far as it got, its name ending in ``.partial``.
+    """A pull that is being written: locked, with a journal of its pages, its name ending in ``.partial``.
 
-    Folders have mode 0700 and files 0600. A page counts as kept once the manifest says so, on the disk.
+    Folders have mode 0700 and files 0600. A page counts as kept once the journal says so, on the disk.
     """
 
     def __init__(self, path: Path, manifest: Manifest, lock: int) -> None:
@@ -115,11 +127,11 @@ class Folder(AbstractContextManager["Folder"]):
         with _writing(parent):
             _make(parent)
             for path in sorted(parent.glob(f"*{_PARTIAL}"), reverse=True):
-                found = Manifest.read(path)
+                found = Manifest.of_journal(path)
                 if found is None or not found.asks_the_same(wanted) or not _recent(found.started_at, now):
                     continue
                 if (lock := _locked(path)) is not None:
-                    return cls(path, found, lock)
+                    return cls(path, found, lock).begin()
         return cls.create(parent, wanted, now)
 
     @classmethod
@@ -132,7 +144,7 @@ class Folder(AbstractContextManager["Folder"]):
             lock = _locked(path)
             if lock is None:
                 raise SourceError(str(path), "another pull holds it", "Wait until that pull has ended")
-            return cls(path, wanted, lock)
+            return cls(path, wanted, lock).begin()
 
     def __enter__(self) -> Self:
         return self
@@ -154,7 +166,7 @@ class Folder(AbstractContextManager["Folder"]):
         return None
 
     def keep(self, reply: Reply) -> None:
-        """Write a page's bytes, then say in the manifest that it is there."""
+        """Write a page's bytes, then say in the journal that they are there."""
         kept = Kept(
             file=reply.call.file,
             kind=reply.call.kind,
@@ -168,10 +180,17 @@ class Folder(AbstractContextManager["Folder"]):
         others = (page for page in self.manifest.pages if page.file != kept.file)
         with _writing(self.path):
             _write(self.path / kept.file, reply.content)
-            self._say(replace(self.manifest, pages=(*others, kept)))
+            with (self.path / _JOURNAL).open("ab") as journal:
+                journal.write(_line(kept))
+                journal.flush()
+                os.fsync(journal.fileno())
+        self.manifest = replace(self.manifest, pages=(*others, kept))
 
     def link(self, source: Path, pages: tuple[Kept, ...]) -> None:
-        """Take over pages of a complete pull by hard link, by copy where the disk knows no links."""
+        """Take over pages of a complete pull by hard link, by copy where the disk knows no links.
+
+        They are not journaled: a pull that began so is not gone on with.
+        """
         with _writing(self.path):
             for kept in pages:
                 try:
@@ -181,21 +200,21 @@ class Folder(AbstractContextManager["Folder"]):
         self.manifest = replace(self.manifest, pages=(*self.manifest.pages, *pages))
 
     def forget(self, stem: str) -> None:
-        """Take a listing's pages out of the manifest, so that they are fetched again."""
-        left = tuple(kept for kept in self.manifest.pages if kept.stem != stem)
-        if left != self.manifest.pages:
-            with _writing(self.path):
-                self._say(replace(self.manifest, pages=left))
+        """Take a listing's pages out of the journal, so that they are fetched again."""
+        self.manifest = replace(self.manifest, pages=tuple(kept for kept in self.manifest.pages if kept.stem != stem))
+        with _writing(self.path):
+            self.begin()
 
     def complete(self, now: datetime, completed_at: datetime, default_workspace_id: str | None) -> Path:
-        """Finish the manifest, drop what it does not list, and give the folder its name."""
+        """Write the manifest, drop what it does not list, and give the folder its name."""
         manifest = replace(self.manifest, completed_at=instant(completed_at), default_workspace_id=default_workspace_id)
         with _writing(self.path):
+            _write(self.path / MANIFEST, manifest.file())
             listed = {MANIFEST} | {kept.file for kept in manifest.pages}
             for path in self.path.iterdir():
                 if path.name not in listed:
                     path.unlink()
-            self._say(manifest)
+            _sync(self.path)
             final = _free(self.path.parent, now)
             self.path.rename(final)
             _sync(final.parent)
@@ -205,10 +224,13 @@ class Folder(AbstractContextManager["Folder"]):
         """Remove the folder: what it held lies elsewhere."""
         shutil.rmtree(self.path, ignore_errors=True)
 
-    def _say(self, manifest: Manifest) -> None:
-        manifest.write(self.path)
+    def begin(self) -> Self:
+        """Write the journal anew, at once."""
+        new = self.path / f"{_JOURNAL}.new"
+        _write(new, self.manifest.journal())
+        new.replace(self.path / _JOURNAL)
         _sync(self.path)
-        self.manifest = manifest
+        return self
 
 
 def newest_complete(parent: Path) -> Path | None:
@@ -225,6 +247,14 @@ def _free(parent: Path, now: datetime, suffix: str = "") -> Path:
         if not complete.exists() and not path.exists():
             return path
         now += timedelta(seconds=1)
+
+
+def _line(entry: Kept | Manifest) -> bytes:
+    return json.dumps(asdict(entry)).encode() + b"\n"
+
+
+def _kept(page: dict[str, Any]) -> Kept:
+    return Kept(**page | {"parameters": tuple((str(name), str(value)) for name, value in page["parameters"])})
 
 
 def _recent(started_at: str, now: datetime) -> bool:
