@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import date
 from decimal import Context, Decimal, InvalidOperation, localcontext
 from fnmatch import fnmatchcase
+from functools import cache
 from hashlib import sha256
 from importlib import metadata, resources
 from itertools import pairwise
@@ -211,6 +212,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+@cache
 def _parse(content: bytes) -> _Book:
     """The book, validated. Raises ``ConfigError`` that names the model and the entry's first day."""
     try:
@@ -440,11 +442,9 @@ class PriceBook:
             return list(self._search_rates(start_on, end_on))
         if model is None or meter not in TOKEN_METERS or context_window not in _WINDOWS:
             return []
-        whole = Rate(
-            model, service_tier, context_window, inference_geo, speed, meter, start_on, end_on, 0, "MTok",
-            Decimal(0), Decimal(0), "",
-        )  # fmt: skip
-        return _merged(self._token_rates(whole, context_window, model))
+        where = (model, service_tier, context_window, inference_geo, speed, meter)
+        whole = Rate(*where, start_on, end_on, 0, "MTok", Decimal(0), Decimal(0), "")
+        return _merged(self._token_rates(whole, model, context_window, end_on))
 
     def report_name(self, logged: str, reported: Collection[str] = ()) -> str:
         """The name under which the usage report shows a model, whatever spelling a log has.
@@ -492,36 +492,24 @@ class PriceBook:
         for from_on, until_on in pairwise(_cuts(start_on, end_on, entries)):
             if (entry := _holding(entries, from_on)) is not None:
                 usd, source = entry.usd_per_search, f"price book: {entry.source}"
-                yield Rate(
-                    None, None, None, None, None, SEARCHES, from_on, until_on, 0, "search", usd, usd, source
-                )  # fmt: skip
+                anywhere = (None, None, None, None, None, SEARCHES)
+                yield Rate(*anywhere, from_on, until_on, 0, "search", usd, usd, source)
 
-    def _token_rates(self, whole: Rate, window: str, model: str) -> Iterator[Rate]:
-        tariffs = self._tariffs_of(model)
-        factors = self._factors(whole, model)
-        contract = self._contract_of(model)
-        for from_on, until_on in pairwise(
-            _cuts(
-                whole.from_on, whole.until_on or date.max, (*tariffs, *contract, *(e for _, es in factors for e in es))
-            )
-        ):
+    def _token_rates(self, whole: Rate, model: str, window: str, end_on: date) -> Iterator[Rate]:
+        tariffs, factors, contract = self._tariffs_of(model), self._factors(whole, model), self._contract_of(model)
+        dated = (*tariffs, *contract, *(entry for _, entries in factors for entry in entries))
+        for from_on, until_on in pairwise(_cuts(whole.from_on, end_on, dated)):
             tariff = _holding(tariffs, from_on)
             held = [(value, _holding(entries, from_on)) for value, entries in factors]
-            if tariff is None or any(factor is None for _, factor in held):
-                continue
             modifiers = [(value, factor) for value, factor in held if factor is not None]
+            if tariff is None or len(modifiers) < len(held):
+                continue
             flat = any(isinstance(factor, _FastFactor) and factor.flat for _, factor in modifiers)
             discount = _holding(contract, from_on)
             for prompt_over, usd_by_meter in _inside(window, tariff.steps[:1] if flat else tariff.steps):
                 if whole.meter in usd_by_meter:
-                    yield _priced(
-                        replace(
-                            whole, from_on=from_on, until_on=until_on, prompt_over=prompt_over, source=tariff.source
-                        ),
-                        usd_by_meter[whole.meter],
-                        modifiers,
-                        discount,
-                    )
+                    dates = replace(whole, from_on=from_on, until_on=until_on, prompt_over=prompt_over)
+                    yield _priced(dates, usd_by_meter[whole.meter], tariff.source, modifiers, discount)
 
     def _tariffs_of(self, model: str) -> list[_Tariff]:
         if model not in self._tariffs:
@@ -553,7 +541,11 @@ class PriceBook:
 
 
 def _priced(
-    rate: Rate, list_usd: Decimal, modifiers: Sequence[tuple[str, _Factor]], discount: ContractRate | None
+    rate: Rate,
+    list_usd: Decimal,
+    source: str,
+    modifiers: Sequence[tuple[str, _Factor]],
+    discount: ContractRate | None,
 ) -> Rate:
     """A rate with its prices, and in its source everything that they are made of."""
     times = [factor.times for _, factor in modifiers]
@@ -567,7 +559,7 @@ def _priced(
         rate,
         list_price_usd=_product(list_usd, times),
         price_usd=_product(list_usd, [*times, left]),
-        source=", ".join([rate.source, *notes]),
+        source=", ".join([source, *notes]),
     )
 
 
