@@ -347,10 +347,10 @@ def test_prices_are_exact(percent, model, meter, tier):
 
 def test_beyond_twelve_decimals_is_rounded_once():
     """A price that needs more than twelve decimals is rounded half away from zero at the twelfth."""
-    third = contract("*", 33).model_copy(update={"discount_percent": Decimal("33.33333333333")})
+    third = contract("*", 33).model_copy(update={"discount_percent": Decimal("33.33333333")})
     book = PriceBook.read([third])
     (rate,) = rates("claude-haiku-5-5", READ, "2026-10-10", tier="batch", window="200k-1M", book=book)
-    assert rate.price_usd == Decimal("0.016666666667")  # 0.025 x 0.6666666666667 = 0.0166666666666675
+    assert rate.price_usd == Decimal("0.016666666668")  # 0.025 x 0.6666666667 = 0.0166666666675
 
 
 # --- The shape of an answer -----------------------------------------------------------------------------------------
