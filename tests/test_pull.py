@@ -631,6 +631,20 @@ def test_a_redirect_is_not_followed(close, api):
     assert {request.url.host for request in api.requests} == {"api.example.com"}
 
 
+def test_an_address_that_is_none_is_an_error_of_the_config(close):
+    """What cannot be asked at all is named."""
+    with pytest.raises(ConfigError, match=r"billing.base_url: 'https://api.example.com:port'"):
+        close(billing=BILLING.model_copy(update={"base_url": "https://api.example.com:port"}), transport=None)
+
+
+def test_a_proxy_that_cannot_be_used_is_an_error_of_the_config(close, monkeypatch):
+    """Settings of the environment that httpx cannot use are named, not shown: they may hold a password."""
+    monkeypatch.setenv("HTTPS_PROXY", "gopher://user:password@proxy.example.com")
+    with pytest.raises(ConfigError, match="HTTPS_PROXY") as raised:
+        close(transport=None)
+    assert "password" not in where_and_what(raised)
+
+
 def test_an_endless_answer_is_cut(close, api, monkeypatch):
     """An answer is read up to a bound."""
     monkeypatch.setattr("reconcile.pull.client.PATIENCE", Patience(bytes=1000))

@@ -43,12 +43,12 @@ class Patience:
     """How long a page is worth waiting for; every figure is finite. Seconds, except ``attempts`` and ``bytes``."""
 
     attempts: int = 6
-    total: float = 150.0
+    total: float = 80.0  # after which no further attempt begins: a pull can be gone on with later
     first_wait: float = 0.5
     longest_wait: float = 8.0
     longest_asked: float = 120.0
     connect: float = 10.0
-    silence: float = 30.0
+    silence: float = 20.0
     answer: float = 120.0
     bytes: int = 256 * 1024 * 1024
 
@@ -138,13 +138,20 @@ class Client(AbstractContextManager["Client"]):
         self._key = key
         self._began = (now, monotonic())
         self._on_failure = on_failure
-        self._http = httpx.Client(
-            headers={"x-api-key": key, "user-agent": USER_AGENT, "accept": "application/json"},
-            timeout=httpx.Timeout(PATIENCE.silence, connect=PATIENCE.connect),
-            follow_redirects=False,  # the key goes to base_url and nowhere else
-            trust_env=billing.base_url.startswith("https://"),  # a proxy is not asked for loopback
-            transport=transport,
-        )
+        try:
+            self._http = httpx.Client(
+                headers={"x-api-key": key, "user-agent": USER_AGENT, "accept": "application/json"},
+                timeout=httpx.Timeout(PATIENCE.silence, connect=PATIENCE.connect),
+                follow_redirects=False,  # the key goes to base_url and nowhere else
+                trust_env=billing.base_url.startswith("https://"),  # a proxy is not asked for loopback
+                transport=transport,
+            )
+        except (ImportError, OSError, ValueError) as error:
+            raise ConfigError(
+                "environment",
+                f"its settings of proxy or certificates cannot be used ({type(error).__name__})",
+                "Check HTTPS_PROXY, ALL_PROXY, SSL_CERT_FILE and SSL_CERT_DIR",
+            ) from None
 
     def __enter__(self) -> Self:
         return self
@@ -200,6 +207,8 @@ class Client(AbstractContextManager["Client"]):
         except (httpx.TransportError, httpx.DecodingError) as error:
             said = self._clean(str(error))
             raise _Passing(f"{type(error).__name__}{f': {said}' if said else ''}") from None
+        except httpx.InvalidURL as error:
+            raise ConfigError("billing.base_url", f"{self._base_url!r} is no address ({error})", "Correct it") from None
         if response.status_code != httpx.codes.OK:
             raise self._failure(call, response, content)
         return Reply(
