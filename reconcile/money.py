@@ -1,7 +1,8 @@
 """Exact amounts: parsing, rounding to the cent, and splitting without losing any of it."""
 
+import re
 from collections.abc import Mapping, Sequence
-from decimal import ROUND_HALF_UP, Context, Decimal, InvalidOperation, localcontext
+from decimal import ROUND_HALF_UP, Context, Decimal, localcontext
 
 from reconcile.errors import SourceError
 
@@ -10,40 +11,43 @@ SCALE = Decimal("0.000000000001")
 
 _EXACT = Context(prec=76)
 _CENT = Decimal("0.01")
-_LARGEST_USD = Decimal("1e20")
+_LARGEST_USD = Decimal("1e12")
+_AMOUNT = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d{1,3})?", re.ASCII)
 
 
 def usd_from_cents(cents: str) -> Decimal:
     """The cost report's amount in USD, exact.
 
     ``cents`` is a decimal string in cents of any length ("123.45" is $1.2345).
-    Raises ``SourceError`` for anything that is not a finite decimal, or is too large for an amount of money.
+    Raises ``SourceError`` for anything that is not a finite decimal written in ASCII, or is too large for an amount
+    of money.
     Source: Usage & Cost Admin API, cost_report, `amount`.
     """
-    try:
-        value = Decimal(cents)
-    except (InvalidOperation, TypeError, ValueError):
-        value = Decimal("NaN")
-    if not value.is_finite() or abs(value) > _LARGEST_USD:
-        raise SourceError(
-            "cost_report: amount",
-            f"got {cents!r}, expected a decimal string in cents",
-            "Keep the raw page and report it: the amount cannot be booked",
-        )
-    with localcontext(_EXACT):
-        return value.scaleb(-2)
+    if isinstance(cents, str) and _AMOUNT.fullmatch(cents):
+        sign, digits, exponent = Decimal(cents).as_tuple()
+        amount_usd = Decimal((sign, digits, int(exponent) - 2))  # moves the point: arithmetic would round a long amount
+        if amount_usd.copy_abs() <= _LARGEST_USD:
+            return amount_usd or amount_usd.copy_abs()
+    raise SourceError(
+        "cost_report: amount",
+        f"got {cents!r}, expected a decimal string in cents",
+        "Keep the raw page and report it: the amount cannot be booked",
+    )
 
 
 def cents(amount_usd: Decimal) -> Decimal:
     """An amount rounded to the cent, half away from zero: the only place where the code rounds money."""
-    with localcontext(_EXACT):
-        return amount_usd.quantize(_CENT, rounding=ROUND_HALF_UP)
+    return _rounded(amount_usd, _CENT)
 
 
 def at_scale(amount_usd: Decimal) -> Decimal:
     """An amount at the ledger's twelve decimals, half away from zero, as DuckDB casts it."""
+    return _rounded(amount_usd, SCALE)
+
+
+def _rounded(amount_usd: Decimal, unit: Decimal) -> Decimal:
     with localcontext(_EXACT):
-        return amount_usd.quantize(SCALE, rounding=ROUND_HALF_UP)
+        return amount_usd.quantize(unit, rounding=ROUND_HALF_UP) + 0  # -0.00 is shown as 0.00
 
 
 def apportion(total: Decimal, weights: Mapping[str, Decimal], unit: Decimal = _CENT) -> dict[str, Decimal]:
@@ -63,7 +67,7 @@ def apportion(total: Decimal, weights: Mapping[str, Decimal], unit: Decimal = _C
         left = int(units - sum((whole for whole, _ in quotas.values()), Decimal(0)))
         first = sorted(quotas, key=lambda name: (-quotas[name][1], name))[:left]
         sign = -1 if total < 0 else 1
-        return {name: sign * unit * (whole + (name in first)) for name, (whole, _) in quotas.items()}
+        return {name: sign * unit * (whole + (name in first)) + 0 for name, (whole, _) in quotas.items()}
 
 
 def footing(amounts: Sequence[Decimal]) -> list[Decimal]:

@@ -8,7 +8,7 @@ from functools import total_ordering
 
 from reconcile.errors import ConfigError
 
-_MONTH = re.compile(r"(\d{4})-(0[1-9]|1[0-2])")
+_MONTH = re.compile(r"(2\d{3})-(0[1-9]|1[0-2])", re.ASCII)  # has a month before and after: no overflow of dates
 _SETTLES = timedelta(hours=1)  # a day is complete an hour after its end
 
 
@@ -23,7 +23,7 @@ class Period:
     def parse(cls, text: str) -> "Period":
         """Read ``2026-10``. Raises ``ConfigError`` for anything else."""
         match = _MONTH.fullmatch(text)
-        if match is None or match[1] == "0000":
+        if match is None:
             raise ConfigError("month", f"got {text!r}, expected YYYY-MM", "Write a month like 2026-10")
         return cls(date(int(match[1]), int(match[2]), 1))
 
