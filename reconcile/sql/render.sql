@@ -1,0 +1,680 @@
+-- Publish what people read: the public views of docs/design, the further views of the pages, the controls over both.
+-- Reads: source, matched, explained, allocated; the period's days only. Writes: views in report and checks.
+--
+-- Public (grain): summary (one row), cell (a cell), usage (a cell and API key), bridge (a total or step),
+--   discrepancy (a finding), allocation (a part), chargeback (a cost center, and `unallocated`).
+-- For the pages (grain):
+--   run                  one row: the run's parameters, whether the month is complete, what the result rests on
+--   verdict              one row: what the discrepancies add up to, and what of the explained is only located
+--   finding              a finding, with names and a state: discrepancy | accepted | expected | tolerated
+--   finding_state        one of those states: its findings and what they sum to
+--   headline             the largest discrepancies one by one, then the rest of them, then each other state
+--   daily, by_workspace, by_model, by_tier, by_meter   a day; a value of that dimension
+--   price_variance       (model, service_tier, meter) where billed differs from reported quantity x price book
+--   allocation_rule      (cost center, basis, rule, pool, driver, label): what it sent there
+--   pool                 a pool: its sum, its driver, how many share it
+--   statement            (cost center, dimension, item): what a cost center pays, seen by that dimension
+--   source, page, rejected, default_used, price_used   what the figures were made from
+--   warning              a warning of the allocation
+-- Amounts are decimal(38, 12) USD. Ratios are DOUBLE, for display only. Every view has a total order.
+
+create or replace view report.run as
+select
+    run.period,
+    run.start_on,
+    (run.end_on - interval 1 day)::date as last_on,
+    run.through_on,
+    run.through_on < (run.end_on - interval 1 day)::date as provisional,
+    run.organization,
+    run.organization_id,
+    run.revision,
+    run.package_version,
+    run.input_digest,
+    run.tolerance_usd,
+    run.tolerance_percent,
+    run.amounts,
+    run.arrangement,
+    run.data_refreshed_at,
+    (select count(*) from source.log)::bigint as logs,
+    (select coalesce(sum(requests), 0) from source.log)::bigint as requests,
+    (select count(*) from source.page)::bigint as pages,
+    (select count(*) from matched.cell where in_period)::bigint as cells,
+    (select count(distinct coalesce(workspace_id, '')) from matched.cell where in_period)::bigint as workspaces,
+    (select count(*) from source.rejected)::bigint as rejected
+from source.run;
+
+create or replace view report.cell as
+select
+    cell.day,
+    cell.workspace_id,
+    workspace.name as workspace_name,
+    cell.model,
+    cell.service_tier,
+    cell.context_window,
+    cell.inference_geo,
+    cell.speed,
+    cell.meter,
+    cell.recorded_quantity::bigint as recorded_quantity,
+    cell.reported_quantity::bigint as reported_quantity,
+    cell.price_unit,
+    cell.list_price_usd::decimal(38, 12) as list_price_usd,
+    cell.price_usd::decimal(38, 12) as price_usd,
+    cell.price_high_usd::decimal(38, 12) as price_high_usd,
+    cell.recorded_usd::decimal(38, 12) as recorded_usd,
+    cell.reported_usd::decimal(38, 12) as reported_usd,
+    cell.billed_usd::decimal(38, 12) as billed_usd,
+    cell.quantity_variance_usd::decimal(38, 12) as quantity_variance_usd,
+    cell.price_variance_usd::decimal(38, 12) as price_variance_usd,
+    cell.difference_usd::decimal(38, 12) as difference_usd,
+    cell_status.status
+from matched.cell
+left join source.workspace on workspace.workspace_id = cell.workspace_id
+left join explained.cell_status
+    on cell_status.day = cell.day
+    and cell_status.meter = cell.meter
+    and cell_status.workspace_id is not distinct from cell.workspace_id
+    and cell_status.model is not distinct from cell.model
+    and cell_status.service_tier is not distinct from cell.service_tier
+    and cell_status.context_window is not distinct from cell.context_window
+    and cell_status.inference_geo is not distinct from cell.inference_geo
+    and cell_status.speed is not distinct from cell.speed
+where cell.in_period
+order by
+    cell.day, cell.workspace_id, cell.model, cell.service_tier, cell.context_window, cell.inference_geo, cell.speed,
+    cell.meter;
+
+create or replace view report.usage as
+select
+    day,
+    workspace_id,
+    model,
+    service_tier,
+    context_window,
+    inference_geo,
+    speed,
+    meter,
+    api_key_id,
+    reported_quantity::bigint as reported_quantity,
+    reported_usd::decimal(38, 12) as reported_usd
+from matched.usage
+where in_period
+order by
+    day, workspace_id, model, service_tier, context_window, inference_geo, speed, meter, api_key_id,
+    reported_quantity, reported_usd;
+
+create or replace view report.bridge as
+select
+    position::integer as position,
+    kind,
+    reason,
+    title,
+    quantity::bigint as quantity,
+    amount_usd::decimal(38, 12) as amount_usd,
+    running_usd::decimal(38, 12) as running_usd
+from explained.bridge
+order by position;
+
+create or replace view report.discrepancy as
+select
+    id,
+    reason,
+    confidence,
+    day_from,
+    day_to,
+    log,
+    workspace_id,
+    model,
+    service_tier,
+    meter,
+    api_key_id,
+    quantity::bigint as quantity,
+    amount_usd::decimal(38, 12) as amount_usd,
+    moved_usd::decimal(38, 12) as moved_usd,
+    beyond_tolerance,
+    accepted,
+    evidence
+from explained.finding
+order by moved_usd desc, id;
+
+create or replace view report.allocation as
+select
+    day,
+    workspace_id,
+    model,
+    service_tier,
+    meter,
+    api_key_id,
+    label,
+    cost_center,
+    basis,
+    rule,
+    pool,
+    driver,
+    share,
+    amount_usd::decimal(38, 12) as amount_usd
+from allocated.part
+order by
+    day, workspace_id, model, service_tier, meter, api_key_id, label, cost_center, basis, rule, pool, driver, share,
+    amount_usd;
+
+create or replace view report.chargeback as
+select
+    cost_center,
+    name,
+    direct_usd::decimal(38, 2) as direct_usd,
+    shared_usd::decimal(38, 2) as shared_usd,
+    total_usd::decimal(38, 2) as total_usd,
+    other_usd::decimal(38, 2) as other_usd,
+    payable_usd::decimal(38, 2) as payable_usd
+from allocated.chargeback
+order by cost_center = 'unallocated', payable_usd desc, cost_center;
+
+-- Charges that no log can hold, and rounding, are never discrepancies, however large.
+create or replace view report.finding as
+select
+    finding.id,
+    case
+        when finding.reason in ('code_execution', 'session_usage', 'rounding') then 'expected'
+        when not finding.beyond_tolerance then 'tolerated'
+        when finding.accepted then 'accepted'
+        else 'discrepancy'
+    end as state,
+    finding.reason,
+    bridge.title,
+    finding.confidence,
+    finding.day_from,
+    finding.day_to,
+    finding.log,
+    finding.workspace_id,
+    workspace.name as workspace_name,
+    finding.model,
+    finding.service_tier,
+    finding.meter,
+    finding.api_key_id,
+    api_key.name as api_key_name,
+    finding.quantity::bigint as quantity,
+    finding.amount_usd::decimal(38, 12) as amount_usd,
+    finding.moved_usd::decimal(38, 12) as moved_usd,
+    finding.accepted,
+    finding.evidence
+from explained.finding
+left join explained.bridge on bridge.kind = 'step' and bridge.reason = finding.reason
+left join source.workspace on workspace.workspace_id = finding.workspace_id
+left join source.api_key on api_key.api_key_id = finding.api_key_id
+order by moved_usd desc, id;
+
+create or replace view report.summary as
+with cells as (
+    select
+        coalesce(sum(recorded_usd), 0) as recorded_usd,
+        coalesce(sum(reported_usd), 0) as reported_usd,
+        coalesce(sum(billed_usd), 0) as billed_usd,
+        coalesce(sum(difference_usd), 0) as difference_usd
+    from matched.cell
+    where in_period
+),
+steps as (
+    select
+        coalesce(max(running_usd) filter (where kind = 'total' and reason = 'logged'), 0) as logged_usd,
+        coalesce(
+            sum(amount_usd) filter (where kind = 'step' and reason in ('duplicate', 'stream_sum', 'app_price')), 0
+        ) as cleaning_usd,
+        coalesce(sum(amount_usd) filter (where kind = 'step' and reason = 'residual'), 0) as residual_usd
+    from explained.bridge
+),
+discrepancies as (
+    select count(*)::bigint as discrepancy_count
+    from report.finding
+    where state = 'discrepancy'
+)
+select
+    run.period,
+    run.organization,
+    run.revision,
+    steps.logged_usd::decimal(38, 12) as logged_usd,
+    steps.cleaning_usd::decimal(38, 12) as cleaning_usd,
+    cells.recorded_usd::decimal(38, 12) as recorded_usd,
+    cells.reported_usd::decimal(38, 12) as reported_usd,
+    cells.billed_usd::decimal(38, 12) as billed_usd,
+    cells.difference_usd::decimal(38, 12) as difference_usd,
+    (cells.difference_usd - steps.residual_usd)::decimal(38, 12) as explained_usd,
+    steps.residual_usd::decimal(38, 12) as residual_usd,
+    case when cells.reported_usd <> 0 then cells.recorded_usd::double / cells.reported_usd::double end as capture_rate,
+    discrepancies.discrepancy_count,
+    discrepancies.discrepancy_count > 0 as beyond_tolerance,
+    run.through_on,
+    run.data_refreshed_at,
+    run.input_digest
+from source.run, cells, steps, discrepancies;
+
+create or replace view report.verdict as
+select
+    coalesce(sum(moved_usd) filter (where state = 'discrepancy'), 0)::decimal(38, 12) as discrepancy_usd,
+    coalesce(sum(amount_usd) filter (where reason = 'unlogged'), 0)::decimal(38, 12) as unlogged_usd,
+    coalesce(sum(amount_usd) filter (where reason = 'unreported'), 0)::decimal(38, 12) as unreported_usd,
+    coalesce(sum(amount_usd), 0)::decimal(38, 12) as findings_usd,
+    count(*)::bigint as findings,
+    (
+        select case when billed_usd <> 0 then abs(difference_usd)::double / billed_usd::double end from report.summary
+    ) as difference_share,
+    (
+        select coalesce(sum(total_usd), 0) from report.chargeback where cost_center = 'unallocated'
+    )::decimal(38, 2) as unallocated_usd,
+    (select coalesce(sum(total_usd), 0) from report.chargeback)::decimal(38, 2) as charged_usd,
+    (select coalesce(sum(other_usd), 0) from report.chargeback)::decimal(38, 2) as other_usd,
+    (
+        select max(running_usd) from report.bridge where kind = 'total' and reason = 'invoiced'
+    )::decimal(38, 12) as invoiced_usd
+from report.finding;
+
+create or replace view report.finding_state as
+select
+    state,
+    count(*)::bigint as findings,
+    sum(amount_usd)::decimal(38, 12) as amount_usd,
+    sum(moved_usd)::decimal(38, 12) as moved_usd
+from report.finding
+group by state
+order by case state when 'discrepancy' then 1 when 'accepted' then 2 when 'expected' then 3 else 4 end;
+
+-- Six of the discrepancies have a line of their own; every other finding is in a line of its state.
+create or replace view report.headline as
+with ranked as (
+    select
+        *,
+        state = 'discrepancy' and row_number() over (partition by state order by moved_usd desc, id) <= 6 as own_line
+    from report.finding
+),
+line as (
+    select
+        state,
+        if(own_line, id, null) as id,
+        if(own_line, reason, null) as reason,
+        if(own_line, title, null) as title,
+        if(own_line, confidence, null) as confidence,
+        if(own_line, log, null) as log,
+        if(own_line, workspace_id, null) as workspace_id,
+        if(own_line, workspace_name, null) as workspace_name,
+        if(own_line, model, null) as model,
+        if(own_line, service_tier, null) as service_tier,
+        if(own_line, meter, null) as meter,
+        if(own_line, api_key_id, null) as api_key_id,
+        if(own_line, api_key_name, null) as api_key_name,
+        amount_usd,
+        moved_usd
+    from ranked
+)
+select
+    state,
+    id,
+    reason,
+    title,
+    confidence,
+    log,
+    workspace_id,
+    workspace_name,
+    model,
+    service_tier,
+    meter,
+    api_key_id,
+    api_key_name,
+    count(*)::bigint as findings,
+    sum(amount_usd)::decimal(38, 12) as amount_usd,
+    sum(moved_usd)::decimal(38, 12) as moved_usd
+from line
+group by
+    state, id, reason, title, confidence, log, workspace_id, workspace_name, model, service_tier, meter, api_key_id,
+    api_key_name
+order by
+    case state when 'discrepancy' then 1 when 'accepted' then 2 when 'expected' then 3 else 4 end,
+    id is null,
+    sum(moved_usd) desc,
+    id;
+
+-- Every day that the close covers, also one on which nothing happened.
+create or replace view report.daily as
+with days as (
+    select unnest(generate_series(start_on::timestamp, through_on::timestamp, interval 1 day))::date as day
+    from source.run
+    union
+    select day from matched.cell where in_period
+)
+select
+    days.day,
+    coalesce(sum(cell.recorded_usd), 0)::decimal(38, 12) as recorded_usd,
+    coalesce(sum(cell.reported_usd), 0)::decimal(38, 12) as reported_usd,
+    coalesce(sum(cell.billed_usd), 0)::decimal(38, 12) as billed_usd,
+    coalesce(sum(cell.quantity_variance_usd), 0)::decimal(38, 12) as quantity_variance_usd,
+    coalesce(sum(cell.price_variance_usd), 0)::decimal(38, 12) as price_variance_usd,
+    coalesce(sum(cell.difference_usd), 0)::decimal(38, 12) as difference_usd,
+    case
+        when sum(cell.reported_usd) <> 0 then sum(cell.recorded_usd)::double / sum(cell.reported_usd)::double
+    end as capture_rate
+from days
+left join matched.cell on cell.day = days.day and cell.in_period
+group by days.day
+order by days.day;
+
+create or replace view report.by_workspace as
+select
+    cell.workspace_id,
+    workspace.name as workspace_name,
+    coalesce(sum(cell.recorded_usd), 0)::decimal(38, 12) as recorded_usd,
+    coalesce(sum(cell.reported_usd), 0)::decimal(38, 12) as reported_usd,
+    coalesce(sum(cell.billed_usd), 0)::decimal(38, 12) as billed_usd,
+    sum(cell.quantity_variance_usd)::decimal(38, 12) as quantity_variance_usd,
+    sum(cell.price_variance_usd)::decimal(38, 12) as price_variance_usd,
+    sum(cell.difference_usd)::decimal(38, 12) as difference_usd,
+    case
+        when sum(cell.reported_usd) <> 0
+            then coalesce(sum(cell.recorded_usd), 0)::double / sum(cell.reported_usd)::double
+    end as capture_rate
+from matched.cell
+left join source.workspace on workspace.workspace_id = cell.workspace_id
+where cell.in_period
+group by cell.workspace_id, workspace.name
+order by abs(sum(cell.difference_usd)) desc, sum(cell.billed_usd) desc nulls last, cell.workspace_id;
+
+create or replace view report.by_model as
+select
+    model,
+    coalesce(sum(recorded_usd), 0)::decimal(38, 12) as recorded_usd,
+    coalesce(sum(reported_usd), 0)::decimal(38, 12) as reported_usd,
+    coalesce(sum(billed_usd), 0)::decimal(38, 12) as billed_usd,
+    sum(quantity_variance_usd)::decimal(38, 12) as quantity_variance_usd,
+    sum(price_variance_usd)::decimal(38, 12) as price_variance_usd,
+    sum(difference_usd)::decimal(38, 12) as difference_usd,
+    case
+        when sum(reported_usd) <> 0 then coalesce(sum(recorded_usd), 0)::double / sum(reported_usd)::double
+    end as capture_rate
+from matched.cell
+where in_period
+group by model
+order by abs(sum(difference_usd)) desc, sum(billed_usd) desc nulls last, model;
+
+create or replace view report.by_tier as
+select
+    service_tier,
+    coalesce(sum(recorded_usd), 0)::decimal(38, 12) as recorded_usd,
+    coalesce(sum(reported_usd), 0)::decimal(38, 12) as reported_usd,
+    coalesce(sum(billed_usd), 0)::decimal(38, 12) as billed_usd,
+    sum(quantity_variance_usd)::decimal(38, 12) as quantity_variance_usd,
+    sum(price_variance_usd)::decimal(38, 12) as price_variance_usd,
+    sum(difference_usd)::decimal(38, 12) as difference_usd,
+    case
+        when sum(reported_usd) <> 0 then coalesce(sum(recorded_usd), 0)::double / sum(reported_usd)::double
+    end as capture_rate
+from matched.cell
+where in_period
+group by service_tier
+order by abs(sum(difference_usd)) desc, sum(billed_usd) desc nulls last, service_tier;
+
+create or replace view report.by_meter as
+select
+    meter,
+    sum(recorded_quantity)::bigint as recorded_quantity,
+    sum(reported_quantity)::bigint as reported_quantity,
+    coalesce(sum(recorded_usd), 0)::decimal(38, 12) as recorded_usd,
+    coalesce(sum(reported_usd), 0)::decimal(38, 12) as reported_usd,
+    coalesce(sum(billed_usd), 0)::decimal(38, 12) as billed_usd,
+    sum(quantity_variance_usd)::decimal(38, 12) as quantity_variance_usd,
+    sum(price_variance_usd)::decimal(38, 12) as price_variance_usd,
+    sum(difference_usd)::decimal(38, 12) as difference_usd,
+    case
+        when sum(reported_usd) <> 0 then coalesce(sum(recorded_usd), 0)::double / sum(reported_usd)::double
+    end as capture_rate
+from matched.cell
+where in_period
+group by meter
+order by abs(sum(difference_usd)) desc, sum(billed_usd) desc nulls last, meter;
+
+create or replace view report.price_variance as
+select
+    model,
+    service_tier,
+    meter,
+    sum(reported_quantity)::bigint as reported_quantity,
+    coalesce(sum(reported_usd), 0)::decimal(38, 12) as reported_usd,
+    coalesce(sum(billed_usd), 0)::decimal(38, 12) as billed_usd,
+    sum(price_variance_usd)::decimal(38, 12) as price_variance_usd,
+    case
+        when sum(reported_usd) <> 0 then coalesce(sum(billed_usd), 0)::double / sum(reported_usd)::double
+    end as billed_rate
+from matched.cell
+where in_period and price_variance_usd <> 0
+group by model, service_tier, meter
+order by abs(sum(price_variance_usd)) desc, model, service_tier, meter;
+
+create or replace view report.allocation_rule as
+with parts as (
+    select
+        coalesce(cost_center, 'unallocated') as cost_center,
+        basis,
+        rule,
+        pool,
+        driver,
+        label,
+        sum(amount_usd)::decimal(38, 12) as amount_usd
+    from allocated.part
+    group by all
+)
+select
+    parts.cost_center,
+    chargeback.name,
+    parts.basis,
+    parts.rule,
+    parts.pool,
+    parts.driver,
+    parts.label,
+    case
+        when parts.basis in ('shared', 'label')
+            and sum(parts.amount_usd) over (partition by parts.basis, parts.rule, parts.pool) <> 0
+            then parts.amount_usd::double
+                / (sum(parts.amount_usd) over (partition by parts.basis, parts.rule, parts.pool))::double
+    end as share,
+    parts.amount_usd
+from parts
+left join allocated.chargeback on chargeback.cost_center = parts.cost_center
+order by
+    parts.cost_center = 'unallocated' desc, chargeback.total_usd desc, parts.cost_center, parts.basis = 'shared',
+    abs(parts.amount_usd) desc, parts.basis, parts.rule, parts.pool, parts.driver, parts.label;
+
+create or replace view report.pool as
+select
+    pool,
+    driver,
+    count(distinct cost_center)::bigint as receivers,
+    sum(amount_usd)::decimal(38, 12) as amount_usd
+from allocated.part
+where pool is not null
+group by pool, driver
+order by abs(sum(amount_usd)) desc, pool, driver;
+
+create or replace view report.statement as
+with part as (
+    select
+        coalesce(cost_center, 'unallocated') as cost_center,
+        basis = 'shared' as shared,
+        coalesce(workspace.name, part.workspace_id) as workspace,
+        model,
+        service_tier,
+        meter,
+        day,
+        amount_usd
+    from allocated.part
+    left join source.workspace on workspace.workspace_id = part.workspace_id
+),
+seen as (
+    select cost_center, shared, 'workspace' as dimension, workspace as item, amount_usd from part
+    union all
+    select cost_center, shared, 'model' as dimension, model as item, amount_usd from part
+    union all
+    select cost_center, shared, 'service_tier' as dimension, service_tier as item, amount_usd from part
+    union all
+    select cost_center, shared, 'meter' as dimension, meter as item, amount_usd from part
+    union all
+    select cost_center, shared, 'day' as dimension, day::varchar as item, amount_usd from part
+)
+select
+    cost_center,
+    dimension,
+    item,
+    coalesce(sum(amount_usd) filter (where not shared), 0)::decimal(38, 12) as direct_usd,
+    coalesce(sum(amount_usd) filter (where shared), 0)::decimal(38, 12) as shared_usd,
+    sum(amount_usd)::decimal(38, 12) as amount_usd
+from seen
+group by cost_center, dimension, item
+order by
+    cost_center, dimension, if(dimension = 'day', item, null), abs(sum(amount_usd)) desc, item;
+
+-- The digest of a kind is taken over its pages' digests, in their order.
+create or replace view report.source as
+with defaults as (
+    select log, sum(requests)::bigint as requests
+    from source.default_used
+    group by log
+)
+select
+    'provider' as side,
+    kind as name,
+    count(*)::bigint as files,
+    sum(rows)::bigint as rows,
+    null::bigint as rejected,
+    null::bigint as outside,
+    null::bigint as defaults_used,
+    min(fetched_at) as first_at,
+    max(fetched_at) as last_at,
+    sha256(string_agg(sha256, chr(10) order by file)) as digest
+from source.page
+group by kind
+union all
+select
+    'log' as side,
+    log.log as name,
+    log.files::bigint as files,
+    log.requests::bigint as rows,
+    log.rejected::bigint as rejected,
+    log.outside::bigint as outside,
+    coalesce(defaults.requests, 0)::bigint as defaults_used,
+    log.first_at,
+    log.last_at,
+    log.sha256 as digest
+from source.log
+left join defaults on defaults.log = log.log
+order by side desc, name;
+
+create or replace view report.page as
+select file, kind, fetched_at, request_id, sha256, rows::bigint as rows
+from source.page
+order by file;
+
+create or replace view report.rejected as
+select log, file, line::bigint as line, why
+from source.rejected
+order by log, file, line, why;
+
+create or replace view report.default_used as
+select log, field, requests::bigint as requests
+from source.default_used
+order by log, field;
+
+create or replace view report.price_used as
+select
+    model,
+    service_tier,
+    context_window,
+    inference_geo,
+    speed,
+    meter,
+    from_on,
+    until_on,
+    prompt_over::bigint as prompt_over,
+    price_unit,
+    list_price_usd::decimal(38, 12) as list_price_usd,
+    price_usd::decimal(38, 12) as price_usd,
+    source
+from source.price
+order by
+    model, service_tier, context_window, inference_geo, speed, meter, from_on, until_on, prompt_over, price_unit,
+    list_price_usd, price_usd, source;
+
+create or replace view report.warning as
+select position::integer as position, warning
+from allocated.warning
+order by position, warning;
+
+-- Controls: what is printed twice is the same figure. Empty means fine.
+
+create or replace view checks.published_bridge_differs_from_cells as
+select bridge.reason as total, bridge.running_usd as bridge_usd, cells.cells_usd
+from report.bridge
+inner join (
+    unpivot (select recorded_usd as recorded, reported_usd as reported, billed_usd as billed from report.summary)
+    on recorded, reported, billed into name total value cells_usd
+) as cells on cells.total = bridge.reason
+where bridge.kind = 'total' and bridge.running_usd <> cells.cells_usd;
+
+create or replace view checks.published_bridge_lacks_a_total as
+select total
+from (select unnest(['logged', 'recorded', 'reported', 'billed']) as total)
+where total not in (select reason from report.bridge where kind = 'total');
+
+create or replace view checks.published_bridge_does_not_add_up as
+with walk as (
+    select
+        position,
+        reason,
+        running_usd,
+        coalesce(amount_usd, 0) as amount_usd,
+        lag(running_usd) over (order by position) as before_usd
+    from report.bridge
+)
+select position, reason, before_usd, amount_usd, running_usd
+from walk
+where before_usd + amount_usd <> running_usd;
+
+create or replace view checks.published_summary_does_not_add_up as
+select logged_usd, cleaning_usd, difference_usd, billed_usd, recorded_usd
+from report.summary
+where logged_usd + cleaning_usd + difference_usd <> billed_usd or billed_usd - recorded_usd <> difference_usd;
+
+create or replace view checks.published_findings_differ_from_bridge as
+with findings as (
+    select reason, sum(amount_usd)::decimal(38, 12) as findings_usd
+    from report.discrepancy
+    group by reason
+),
+steps as (
+    select reason, amount_usd as bridge_usd
+    from report.bridge
+    where kind = 'step' and position < (select max(position) from report.bridge where kind = 'total' and reason = 'billed')
+)
+select reason, findings_usd, bridge_usd
+from findings
+full join steps using (reason)
+where coalesce(findings_usd, 0) <> coalesce(bridge_usd, 0);
+
+create or replace view checks.published_cell_without_status as
+select day, workspace_id, model, service_tier, meter, difference_usd
+from report.cell
+where status is null;
+
+create or replace view checks.published_cells_differ_from_matched as
+select published, matched
+from (select (select count(*) from report.cell) as published, (select count(*) from matched.cell where in_period) as matched)
+where published <> matched;
+
+create or replace view checks.published_allocation_differs_from_billed as
+select allocated_usd, billed_usd
+from (select coalesce(sum(amount_usd), 0)::decimal(38, 12) as allocated_usd from report.allocation), report.summary
+where allocated_usd <> billed_usd;
+
+create or replace view checks.published_chargeback_differs_from_billed as
+select verdict.charged_usd, summary.billed_usd
+from report.verdict, report.summary
+where verdict.charged_usd <> round(summary.billed_usd, 2);
+
+create or replace view checks.published_chargeback_does_not_add_up as
+select cost_center, direct_usd, shared_usd, total_usd, other_usd, payable_usd
+from report.chargeback
+where direct_usd + shared_usd <> total_usd or total_usd + other_usd <> payable_usd;
