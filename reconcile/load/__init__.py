@@ -1,0 +1,437 @@
+"""Stage load: the provider's pages and the applications' request logs -> schema source."""
+
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from hashlib import file_digest, sha256
+from pathlib import Path
+
+import duckdb
+from dataclasses import dataclass
+
+from reconcile import ledger
+from reconcile.config import RequestLog
+from reconcile.errors import SourceError
+from reconcile.load import requests
+from reconcile.load.pages import Pull, billed_total, days_that_disagree, load_pages
+from reconcile.period import Period
+from reconcile.prices import PriceBook
+
+__all__ = ["LogFiles", "Pull", "billed_total", "days_that_disagree", "find_logs", "load_logs", "load_pages"]
+
+DAY = timedelta(days=1)
+
+_READERS = {"requests": requests.select_text}
+
+
+@dataclass(frozen=True)
+class LogFiles:
+    """A configured log and the files that its path found for a period and the day either side."""
+
+    log: RequestLog
+    files: tuple[Path, ...]
+    sha256: tuple[str, ...]
+
+    @property
+    def bytes(self) -> int:
+        """Size of the files as they lie on disk."""
+        return sum(path.stat().st_size for path in self.files)
+
+
+def find_logs(logs: Sequence[RequestLog], period: Period) -> tuple[LogFiles, ...]:
+    """Find and fingerprint the files of every configured log.
+
+    ``{day}`` is expanded for the period and the day either side; a neighbor without a file is no error.
+    Raises ``SourceError`` for a log without any file, or a file that cannot be read.
+    """
+    found = []
+    for log in logs:
+        paths = log.files(period)
+        if not paths:
+            raise SourceError(
+                f"request_logs: {log.name}",
+                f"found no file for {log.path!r} in {period}, expected at least one",
+                "Correct the path, or take the log out of the config",
+            )
+        try:
+            digests = []
+            for path in paths:
+                with path.open("rb") as stream:
+                    digests.append(file_digest(stream, "sha256").hexdigest())
+        except OSError as error:
+            raise SourceError(
+                f"request_logs: {log.name}", f"{path} cannot be read ({error.strerror})", "Correct its owner or mode"
+            ) from None
+        found.append(LogFiles(log, paths, tuple(digests)))
+    return tuple(found)
+
+
+def load_logs(
+    connection: duckdb.DuckDBPyConnection,
+    logs: Sequence[LogFiles],
+    book: PriceBook,
+    period: Period,
+    amounts: str,
+    on_progress: Callable[[str, int, int | None], None],
+) -> None:
+    """Read, fold and value the request logs; needs the provider's pages in the ledger.
+
+    Fills source.request (one row a kept request), removed, iteration, rejected, default_used, log, log_hour,
+    key_named and price. ``amounts`` is billing.amounts; what ``auto`` measured stands in source.run.
+    """
+    _create_events(connection)
+    for position, found in enumerate(logs):
+        on_progress(f"reading {found.log.name}", position, len(logs))
+        _read_log(connection, found, period)
+    _name_models(connection, book)
+    ledger.insert(
+        connection,
+        "temp.log_setting",
+        {"log": "VARCHAR", "workspace_id": "VARCHAR"},
+        [(found.log.name, _workspace(connection, found.log.workspace_id)) for found in logs],
+    )
+    ledger.run_sql(connection, "load")
+    _price(connection, book, period)
+    _decide_amounts(connection, amounts)
+    ledger.run_sql(connection, "load_price")
+    _describe_logs(connection, logs)
+    ledger.run_sql(connection, "load_checks")
+
+
+def _workspace(connection: duckdb.DuckDBPyConnection, configured: str | None) -> str | None:
+    found = connection.execute(
+        "select workspace_id from source.workspace_alias where logged = ?", [configured]
+    ).fetchone()
+    return found[0] if found else configured
+
+
+_EVENT_COLUMNS = {
+    "request_id": "VARCHAR",
+    "log": "VARCHAR",
+    "logged_at": "TIMESTAMP",
+    "kind": "VARCHAR",
+    "model_logged": "VARCHAR",
+    "workspace_logged": "VARCHAR",
+    "api_key_id": "VARCHAR",
+    "tier_logged": "VARCHAR",
+    "geo_logged": "VARCHAR",
+    "speed_logged": "VARCHAR",
+    "input_tokens": "UINTEGER",
+    "cache_write_total": "UINTEGER",
+    "cache_write_5m": "UINTEGER",
+    "cache_write_1h": "UINTEGER",
+    "cache_read_input_tokens": "UINTEGER",
+    "output_tokens": "UINTEGER",
+    "web_search_requests": "UINTEGER",
+    "cost_usd": "DECIMAL(38, 18)",
+    "status": "INTEGER",
+    "iterations": "JSON",
+    "labels": "MAP(VARCHAR, VARCHAR)",
+    "line_text": "VARCHAR",
+}
+_COUNTERS = [name for name, kind in _EVENT_COLUMNS.items() if kind == "UINTEGER"]
+
+
+def _create_events(connection: duckdb.DuckDBPyConnection) -> None:
+    spelled = ", ".join(f"{name} {kind}" for name, kind in _EVENT_COLUMNS.items())
+    connection.execute(f"""
+        create or replace temp table event ({spelled});
+        create or replace temp table log_count (log VARCHAR, lines BIGINT, rejected BIGINT, outside BIGINT);
+        create or replace table source.rejected (log VARCHAR, file VARCHAR, line BIGINT, why VARCHAR);
+        create or replace temp macro whole(t) as case
+            when try_cast(t as uinteger)::varchar = t then try_cast(t as uinteger)
+            when regexp_full_match(t, '[0-9]+\\.0+') then try_cast(split_part(t, '.', 1) as uinteger)
+        end;
+        create or replace temp macro instant(t, zone) as case
+            when regexp_matches(t, ':[0-9.,]+ ?([zZ]|UTC|[+-][0-9]{{2}}(:?[0-9]{{2}})?)$')
+            then try_cast(t as timestamptz)::timestamp
+            else timezone(zone, try_cast(t as timestamp))::timestamp
+        end;
+    """)
+
+
+def _read_log(connection: duckdb.DuckDBPyConnection, found: LogFiles, period: Period) -> None:
+    by_kind: dict[str, list[str]] = {}
+    for path in found.files:
+        kind = "parquet" if path.suffix == ".parquet" else "csv" if ".csv" in path.suffixes else "json"
+        by_kind.setdefault(kind, []).append(str(path))
+    for files in by_kind.values():
+        try:
+            _read_files(connection, found.log, files, period)
+        except duckdb.Error as error:
+            raise SourceError(
+                f"request_logs: {found.log.name}",
+                f"a file cannot be read: {str(error).splitlines()[0]}",
+                "Repair the file or take it away; nothing was published",
+            ) from None
+
+
+def _typed(connection: duckdb.DuckDBPyConnection, log: RequestLog, files: Sequence[str]) -> str:
+    """A query with one row a line: the columns of ``event``, the file, and why the line is rejected (null: it is not)."""
+    text = _READERS[log.format](connection, log, files)
+    bad_counters = "\n".join(
+        f"when {name} is not null and whole({name}) is null then"
+        f" '{name} is ' || left({name}, 40) || ', expected a whole number of at least 0'"
+        for name in _COUNTERS
+    )
+    all_null = " and ".join(f"{name} is null" for name in _COUNTERS)
+    counters = ", ".join(f"whole({name}) as {name}" for name in _COUNTERS)
+    return f"""
+        select
+            file, request_id, {requests.literal(log.name)} as log,
+            instant("timestamp", {requests.literal(log.time_zone)}) as logged_at,
+            case when coalesce(event, 'final') = 'final' then 'final' else replace(event, 'message_', '') end as kind,
+            model as model_logged, workspace_id as workspace_logged, api_key_id, service_tier as tier_logged,
+            inference_geo as geo_logged, speed as speed_logged, {counters},
+            try_cast(cost_usd as decimal(38, 18)) as cost_usd, try_cast(status as integer) as status,
+            case when json_type(iterations) = 'ARRAY' then iterations end as iterations, labels,
+            null::varchar as line_text,
+            case
+                when not readable then 'is not one JSON object'
+                when "timestamp" is null then 'has no timestamp'
+                when instant("timestamp", {requests.literal(log.time_zone)}) is null
+                    then 'timestamp is ' || left("timestamp", 40) || ', expected an instant like 2026-10-03T14:05:06Z'
+                when event not in ('final', 'message_start', 'message_delta')
+                    then 'event is ' || left(event, 40) || ', expected final, message_start or message_delta'
+                when trim(coalesce(model, '')) = '' then 'has no model'
+                {bad_counters}
+                when cost_usd is not null and try_cast(cost_usd as decimal(38, 18)) is null
+                    then 'cost_usd is ' || left(cost_usd, 40) || ', expected an amount in USD'
+                when coalesce(event, 'final') = 'final' and coalesce(try_cast(status as integer), 200) < 400
+                    and {all_null} then 'has no usage'
+            end as why,
+        from ({text})
+    """
+
+
+def _read_files(connection: duckdb.DuckDBPyConnection, log: RequestLog, files: Sequence[str], period: Period) -> None:
+    first, last = period.start_on - DAY, period.end_on + DAY
+    columns = ", ".join(_EVENT_COLUMNS)
+    name = requests.literal(log.name)
+    connection.execute(f"create or replace temp table staged as {_typed(connection, log, files)}")
+    connection.execute(f"""
+        insert into event select {columns} from staged where why is null and logged_at >= '{first}' and logged_at < '{last}';
+        insert into log_count select {name}, count(*), count(why),
+            count(*) filter (why is null and not (logged_at >= '{first}' and logged_at < '{last}')) from staged;
+    """)
+    bad_files = connection.execute("select distinct file from staged where why is not null order by file").fetchall()
+    connection.execute("drop table staged")
+    for (file,) in bad_files:
+        _number_rejected(connection, log, file)
+
+
+def _number_rejected(connection: duckdb.DuckDBPyConnection, log: RequestLog, file: str) -> None:
+    """Read one file again in its order, to say on which line each rejected one stands."""
+    connection.execute("set preserve_insertion_order = true")
+    try:
+        connection.execute(f"""
+            create or replace temp table numbered as
+            select row_number() over () as position, why from ({_typed(connection, log, [file])})
+        """)
+        if file.endswith(".parquet"):
+            lines = "select range as position, range as line from range(1, (select count(*) + 1 from numbered))"
+        else:
+            skip = 1 if ".csv" in Path(file).suffixes else 0
+            lines = f"""
+                select row_number() over () - {skip} as position, line
+                from (
+                    select row_number() over () as line, text
+                    from read_csv(
+                        {requests.literal(file)}, columns = {{'text': 'VARCHAR'}}, delim = '\\x01', quote = '',
+                        escape = '', header = false, auto_detect = false, max_line_size = {requests.MAX_LINE}
+                    )
+                )
+                where trim(coalesce(text, '')) <> ''
+            """
+        connection.execute(f"""
+            insert into source.rejected
+            select {requests.literal(log.name)}, {requests.literal(Path(file).name)}, lines.line, numbered.why
+            from numbered
+            left join ({lines}) as lines on lines.position = numbered.position
+            where numbered.why is not null
+        """)
+    finally:
+        connection.execute("set preserve_insertion_order = false; drop table if exists numbered")
+
+
+def _name_models(connection: duckdb.DuckDBPyConnection, book: PriceBook) -> None:
+    """Map every model name that a log holds to the name that the reports use."""
+    reported = {
+        name
+        for (name,) in connection.execute(
+            "select model from source.usage where model is not null union select model from source.billed"
+            " where model is not null"
+        ).fetchall()
+    }
+    logged = connection.execute("""
+        select distinct model_logged from event
+        union
+        select distinct unnest(from_json(iterations, '["json"]')) ->> '$.model' from event where iterations is not null
+    """).fetchall()
+    named = []
+    for (name,) in sorted(row for row in logged if row[0] is not None):
+        model = book.report_name(name, reported)
+        named.append((name, model, book.supports_geo(model), book.other_biller(name)))
+    ledger.insert(
+        connection,
+        "temp.model_name",
+        {"logged": "VARCHAR", "model": "VARCHAR", "has_geo": "BOOLEAN", "biller": "VARCHAR"},
+        named,
+    )
+
+
+_PRICED = "model, service_tier, context_window, inference_geo, speed"
+
+
+def _price(connection: duckdb.DuckDBPyConnection, book: PriceBook, period: Period) -> None:
+    """Look up every price that this month's cells and requests need, and lay it out by day."""
+    combinations = connection.execute(f"""
+        select {_PRICED} from resolved
+        union
+        select {_PRICED} from source.usage where meter <> 'web_search_requests'
+        union
+        select model, service_tier, context_window, inference_geo, coalesce(speed, 'standard')
+        from source.billed where cost_type = 'tokens'
+        order by all
+    """).fetchall()
+    first, last = period.start_on - DAY, period.end_on + DAY
+    meters = [
+        "uncached_input_tokens",
+        "cache_creation.ephemeral_5m_input_tokens",
+        "cache_creation.ephemeral_1h_input_tokens",
+        "cache_read_input_tokens",
+        "output_tokens",
+    ]
+    asked = [(*dimensions, meter) for dimensions in combinations for meter in meters]
+    asked.append((None, None, None, None, None, "web_search_requests"))
+    ledger.insert(
+        connection,
+        "source.price",
+        {
+            "model": "VARCHAR",
+            "service_tier": "VARCHAR",
+            "context_window": "VARCHAR",
+            "inference_geo": "VARCHAR",
+            "speed": "VARCHAR",
+            "meter": "VARCHAR",
+            "from_on": "DATE",
+            "until_on": "DATE",
+            "prompt_over": "BIGINT",
+            "price_unit": "VARCHAR",
+            "list_price_usd": "DECIMAL(18, 12)",
+            "price_usd": "DECIMAL(18, 12)",
+            "contract_price_usd": "DECIMAL(18, 12)",
+            "source": "VARCHAR",
+        },  # fmt: skip
+        [
+            (
+                rate.model,
+                rate.service_tier,
+                rate.context_window,
+                rate.inference_geo,
+                rate.speed,
+                rate.meter,
+                rate.from_on,
+                rate.until_on,
+                rate.prompt_over,
+                rate.price_unit,
+                rate.list_price_usd,
+                rate.price_usd,
+                rate.price_usd,
+                rate.source,
+            )  # fmt: skip
+            for model, tier, window, geo, speed, meter in asked
+            for rate in book.rates(
+                model=model,
+                service_tier=tier,
+                context_window=window,
+                inference_geo=geo,
+                speed=speed,
+                meter=meter,
+                start_on=first,
+                end_on=last,
+            )  # fmt: skip
+        ],
+    )
+
+
+def _decide_amounts(connection: duckdb.DuckDBPyConnection, amounts: str) -> None:
+    """Settle whether the cost report's amounts are net of the contract or at list, and price accordingly.
+
+    ``auto`` measures it on the billed lines of models under contract: which price, times the reported quantity, a
+    line equals. Raises ``SourceError`` with three lines where neither or both do.
+    """
+    if amounts == "auto":
+        ledger.run_sql(connection, "load_amounts")
+        net, as_list, neither = connection.execute(
+            "select count(*) filter (fits = 'net'), count(*) filter (fits = 'list'), count(*) filter (fits is null)"
+            " from source.contract_line"
+        ).fetchall()[0]
+        if (net and as_list) or (neither and not net and not as_list):
+            shown = ledger.rows(connection, "select * from source.contract_line order by fits nulls first, all limit 3")
+            raise SourceError(
+                "billing.amounts: auto",
+                f"{net} billed lines fit the contract's rate, {as_list} fit list, {neither} neither: "
+                + "; ".join(
+                    f"{row['day']} {row['workspace_id']} {row['model']} {row['meter']} billed {row['billed_usd']},"
+                    f" at contract {row['net_usd']}, at list {row['list_usd']}"
+                    for row in shown
+                ),
+                "Correct prices.contract, or set billing.amounts to net or list",
+            )
+        amounts = "list" if as_list else "net"
+    connection.execute("update source.run set amounts = ?", [amounts])
+    if amounts == "list":
+        connection.execute("update source.price set price_usd = list_price_usd")
+    ledger.run_sql(connection, "load_price_day")
+
+
+def _describe_logs(connection: duckdb.DuckDBPyConnection, logs: Sequence[LogFiles]) -> None:
+    ledger.insert(
+        connection,
+        "temp.log_file",
+        {
+            "position": "INTEGER",
+            "log": "VARCHAR",
+            "format": "VARCHAR",
+            "path": "VARCHAR",
+            "files": "BIGINT",
+            "bytes": "BIGINT",
+            "sha256": "VARCHAR",
+        },  # fmt: skip
+        [
+            (
+                position,
+                found.log.name,
+                found.log.format,
+                Path(found.log.path).name,
+                len(found.files),
+                found.bytes,
+                fingerprint(found),
+            )  # fmt: skip
+            for position, found in enumerate(logs)
+        ],
+    )
+    connection.execute("""
+        create or replace table source.log as
+        select
+            log_file.log, log_file.format, log_file.path, log_file.files, log_file.bytes,
+            coalesce(counted.lines, 0)::bigint as lines,
+            coalesce(counted.rejected, 0)::bigint as rejected,
+            coalesce(counted.outside, 0)::bigint as outside,
+            coalesce(kept.requests, 0)::bigint as requests,
+            kept.first_at, kept.last_at, log_file.sha256,
+        from log_file
+        left join (
+            select log, sum(lines) as lines, sum(rejected) as rejected, sum(outside) as outside
+            from log_count group by log
+        ) as counted on counted.log = log_file.log
+        left join (
+            select log, count(*) as requests, min(logged_at) as first_at, max(logged_at) as last_at from source.request group by log
+        ) as kept on kept.log = log_file.log
+        order by log_file.position
+    """)
+
+
+def fingerprint(found: LogFiles) -> str:
+    """One SHA-256 over a log's file contents, whatever the files are called."""
+    return sha256("\n".join(sorted(found.sha256)).encode()).hexdigest()

@@ -1,0 +1,201 @@
+-- One row a cause in a place, out of every pass's parts.
+-- Grain: explained.part one row a finding and cell; finding one row (reason, place). A place spells only the dimensions
+--   that tell one cause from another, so that a person reads tens of findings.
+-- Reads: explained.claim, price_part, note, source.removed. Writes: explained.part, finding, checks.
+
+-- A claim's dollars telescope along the cell: the value of the quantity reached, less that of the one before.
+create or replace table explained.claim_value as
+with ordered as (
+    select
+        claim.*, cell.recorded_exact_usd, cell.price_usd, cell.price_unit,
+        sum(claim.quantity) over (
+            partition by claim.cell_id
+            order by claim.position, claim.log nulls last, claim.api_key_id nulls last, claim.evidence nulls last
+        )::bigint as upto,
+    from explained.claim as claim
+    join explained.cell as cell on cell.cell_id = claim.cell_id
+)
+select
+    * exclude (recorded_exact_usd, price_usd, price_unit, upto),
+    (
+        (coalesce(recorded_exact_usd, 0) + matched.value_usd(upto, price_usd, price_unit))::decimal(38, 12)
+        - (coalesce(recorded_exact_usd, 0) + matched.value_usd(upto - quantity, price_usd, price_unit))::decimal(38, 12)
+    )::decimal(38, 12) as amount_usd,
+from ordered;
+
+create or replace table explained.raw_part as
+select
+    claim.reason, claim.confidence, claim.evidence, claim.log, cell.workspace_id, cell.model, cell.service_tier,
+    cell.context_window, cell.inference_geo, cell.speed, cell.meter, claim.api_key_id, cell.day, claim.cell_id,
+    claim.quantity, claim.amount_usd, abs(claim.amount_usd) as moved_usd,
+    null::bigint as requests, null::bigint as lines, null::varchar as kept_log,
+from explained.claim_value as claim
+join explained.cell as cell on cell.cell_id = claim.cell_id
+union all
+select
+    part.reason,
+    case
+        when part.reason in ('discount', 'price_book') then 'inferred'
+        when part.reason = 'uncharged' and cell.billed_usd is not null then 'inferred'
+        when part.reason = 'residual' then 'suspected'
+        else 'measured'
+    end,
+    null, null, cell.workspace_id, cell.model, cell.service_tier, cell.context_window, cell.inference_geo, cell.speed,
+    cell.meter, null, cell.day, part.cell_id, part.quantity, part.amount_usd, abs(part.amount_usd), null, null, null,
+from explained.price_part as part
+join explained.cell as cell on cell.cell_id = part.cell_id
+union all
+select
+    reason, 'measured', null, log, workspace_id, model, service_tier, context_window, inference_geo, speed, null,
+    api_key_id, day, null, nullif(quantity, 0), amount_usd, moved_usd, requests, lines, kept_log,
+from source.removed
+where in_period;
+
+-- The place of each reason.
+create or replace table explained.placed_part as
+with placed as (
+    select
+        *,
+        case when meter = 'web_search_requests' then meter end as search_meter,
+        reason in ('unlogged_key', 'no_key', 'cut_stream', 'unlogged', 'unreported', 'code_execution', 'session_usage',
+            'residual') as by_workspace,
+        reason in ('app_price', 'iterations', 'cut_stream', 'unlogged', 'unreported', 'discount', 'price_book',
+            'price_interval', 'uncharged', 'unpriced', 'residual') as by_model,
+    from explained.raw_part
+)
+select
+    * exclude (search_meter, by_workspace, by_model),
+    log as place_log,
+    case when by_workspace then workspace_id end as place_workspace_id,
+    case when by_model then model end as place_model,
+    case when reason in ('price_book', 'uncharged') then service_tier end as place_service_tier,
+    case
+        when reason in ('price_book', 'residual', 'code_execution', 'session_usage') then meter
+        when reason = 'cut_stream' then 'output_tokens'
+        else search_meter
+    end as place_meter,
+    case when reason = 'unlogged_key' then api_key_id end as place_api_key_id,
+from placed;
+
+create or replace macro explained.finding_id(reason, log, workspace_id, model, service_tier, meter, api_key_id) as
+    left(sha256(to_json([reason, log, workspace_id, model, service_tier, meter, api_key_id])::varchar), 12);
+
+create or replace table explained.part as
+select
+    explained.finding_id(reason, place_log, place_workspace_id, place_model, place_service_tier, place_meter, place_api_key_id)
+        as finding_id,
+    day, workspace_id, model, service_tier, context_window, inference_geo, speed, meter, cell_id,
+    quantity, amount_usd,
+from explained.placed_part;
+
+create or replace table explained.summed as
+select
+    explained.finding_id(reason, place_log, place_workspace_id, place_model, place_service_tier, place_meter, place_api_key_id)
+        as id,
+    reason,
+    place_log as log, place_workspace_id as workspace_id, place_model as model, place_service_tier as service_tier,
+    place_meter as meter, place_api_key_id as api_key_id,
+    min(day) as day_from,
+    max(day) as day_to,
+    case
+        when bool_and(confidence = 'measured') then 'measured'
+        -- of mixed evidence, that of the larger part
+        when 2 * coalesce(sum(moved_usd) filter (confidence = 'suspected'), 0) > sum(moved_usd) then 'suspected'
+        when bool_and(confidence = 'suspected') then 'suspected'
+        else 'inferred'
+    end as confidence,
+    case
+        when reason in ('discount', 'price_book', 'price_interval', 'code_execution', 'session_usage', 'rounding', 'app_price')
+        then null
+        else sum(quantity)::bigint
+    end as quantity,
+    sum(amount_usd)::decimal(38, 12) as amount_usd,
+    sum(moved_usd)::decimal(38, 12) as moved_usd,
+    count(distinct cell_id) as cells,
+    sum(requests)::bigint as requests,
+    sum(lines)::bigint as lines,
+from explained.placed_part
+group by reason, place_log, place_workspace_id, place_model, place_service_tier, place_meter, place_api_key_id;
+
+-- What anyone may want to see of a finding beside its own facts: its largest cells.
+create or replace table explained.largest as
+select
+    id,
+    to_json(list({
+        'day': day::varchar, 'workspace_id': workspace_id, 'model': model, 'service_tier': service_tier, 'meter': meter,
+        'quantity': quantity::varchar, 'amount_usd': amount_usd::varchar,
+    } order by standing)) as cells,
+from (
+    select
+        finding_id as id, day, workspace_id, model, service_tier, meter, sum(quantity)::bigint as quantity,
+        sum(amount_usd)::decimal(38, 12) as amount_usd,
+        row_number() over (
+            partition by finding_id
+            order by abs(sum(amount_usd)) desc, day, workspace_id nulls last, model nulls last, service_tier nulls last, meter nulls last
+        ) as standing,
+    from explained.part
+    group by finding_id, day, workspace_id, model, service_tier, meter
+)
+where standing <= 5
+group by id;
+
+insert into explained.note
+select reason, place_log, null, place_model, null, null, null, 'logs_that_hold_them_too',
+    to_json(list(distinct kept_log order by kept_log))
+from explained.placed_part
+where reason = 'duplicate' and kept_log is not null
+group by all;
+
+insert into explained.note
+select reason, place_log, place_workspace_id, place_model, null, place_meter, null, 'tokens_' || replace(evidence, ' ', '_'),
+    to_json((-sum(quantity))::varchar)
+from explained.placed_part
+where reason = 'unreported' and evidence is not null
+group by reason, place_log, place_workspace_id, place_model, place_meter, evidence;
+
+create or replace table explained.finding as
+with
+fact as (
+    select explained.finding_id(reason, log, workspace_id, model, service_tier, meter, api_key_id) as id, name, value
+    from explained.note
+    union all
+    select id, 'requests', to_json(requests::varchar) from explained.summed where requests is not null
+    union all
+    select id, 'lines', to_json(lines::varchar) from explained.summed where lines > 0
+    union all
+    select id, 'cells', to_json(cells::varchar) from explained.summed where cells > 0
+    union all
+    select id, 'largest', cells from explained.largest
+),
+evidence as (
+    select id, to_json(map_from_entries(list({'k': name, 'v': value} order by name)))::varchar as evidence
+    from fact
+    group by id
+),
+limits as (
+    select run.tolerance_usd, run.tolerance_percent,
+        coalesce((select sum(billed_usd) from explained.cell), 0)::decimal(38, 12) as billed_usd,
+    from source.run as run
+),
+sized as (
+    select summed.*, summed.reason not in ('code_execution', 'session_usage', 'rounding') as counts,
+    from explained.summed as summed
+),
+-- each alone within both limits, and with all smaller ones too
+running as (
+    select sized.*, limits.*,
+        sum(case when counts then moved_usd else 0 end) over (order by moved_usd, id) as moved_upto_usd,
+    from sized
+    cross join limits
+)
+select
+    running.id, running.reason, running.confidence, running.day_from, running.day_to, running.log,
+    running.workspace_id, running.model, running.service_tier, running.meter, running.api_key_id, running.quantity,
+    running.amount_usd, running.moved_usd,
+    counts and (
+        moved_upto_usd > tolerance_usd or 100 * moved_upto_usd > tolerance_percent * abs(billed_usd)
+    ) as beyond_tolerance,
+    false as accepted,
+    evidence.evidence,
+from running
+left join evidence on evidence.id = running.id;

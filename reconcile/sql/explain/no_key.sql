@@ -1,0 +1,37 @@
+-- Usage without an API key: the Console, OAuth users such as Claude Code, federated service accounts.
+-- Rule: the reported quantity without a key, at most what is left of the cell's positive variance.
+-- Grain: one claim a cell. Reads: explained.reported_hour. Writes: explained.claim, note.
+insert into explained.claim
+with wanted as (
+    select cell_id, sum(quantity)::bigint as quantity
+    from explained.reported_hour
+    where api_key_id is null
+    group by cell_id
+)
+select wanted.cell_id, 20, 'no_key', 'measured', null, null, null, least(wanted.quantity, left_over.quantity)
+from wanted
+join explained.left_over as left_over on left_over.cell_id = wanted.cell_id
+where least(wanted.quantity, left_over.quantity) > 0;
+
+insert into explained.note
+with sorted as (
+    select
+        workspace_id,
+        case when meter = 'web_search_requests' then meter end as meter,
+        sum(quantity) as quantity,
+        coalesce(sum(account_quantity), 0) as of_users,
+        coalesce(sum(service_account_quantity), 0) as of_service_accounts,
+    from explained.reported_hour
+    where api_key_id is null
+    group by all
+)
+select 'no_key', null, workspace_id, null, null, meter, null, fact.name, to_json(fact.quantity::varchar)
+from sorted
+cross join lateral (
+    select unnest([
+        {'name': 'quantity_of_oauth_users', 'quantity': of_users},
+        {'name': 'quantity_of_service_accounts', 'quantity': of_service_accounts},
+        {'name': 'quantity_of_the_console', 'quantity': quantity - of_users - of_service_accounts},
+    ], recursive := true)
+) as fact
+where fact.quantity > 0;

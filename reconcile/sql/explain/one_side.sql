@@ -1,0 +1,49 @@
+-- What is left: reported and not recorded, or recorded and not reported.
+-- Rule: `unlogged` and `unreported` say where, not why. `unreported` is laid to the lines of another biller first, then to
+--   those with an error status, then to the rest; to a log where only one wrote in the cell.
+-- Grain: one claim a cell (and log). Reads: explained.left_over, matched.recorded. Writes: explained.claim, note.
+insert into explained.claim
+select cell_id, 60, 'unlogged', 'suspected', null, null, null, quantity
+from explained.left_over
+where quantity > 0;
+
+insert into explained.claim
+with source_of as (
+    select cell.cell_id, recorded.log,
+        case when biller is not null then 1 when failed then 2 else 3 end as standing,
+        case when biller is not null then 'billed by ' || biller when failed then 'error status' end as evidence,
+        sum(recorded.quantity)::bigint as quantity,
+    from matched.recorded as recorded
+    join explained.cell as cell
+        on cell.day = recorded.day and cell.meter = recorded.meter
+        and cell.workspace_id is not distinct from recorded.workspace_id
+        and cell.model is not distinct from recorded.model
+        and cell.service_tier is not distinct from recorded.service_tier
+        and cell.context_window is not distinct from recorded.context_window
+        and cell.inference_geo is not distinct from recorded.inference_geo
+        and cell.speed is not distinct from recorded.speed
+    group by all
+),
+merged as (
+    -- without evidence it cannot be said which of several logs holds what was not reported
+    select cell_id, standing, evidence,
+        case when standing < 3 or count(*) over (partition by cell_id, standing) = 1 then log end as log, quantity,
+    from source_of
+),
+ranked as (
+    select cell_id, standing, evidence, log, sum(quantity)::bigint as quantity from merged group by all
+),
+running as (
+    select ranked.*, -left_over.quantity as available,
+        sum(ranked.quantity) over (
+            partition by ranked.cell_id order by standing, log nulls last, evidence
+        )::bigint as upto,
+    from ranked
+    join explained.left_over as left_over on left_over.cell_id = ranked.cell_id
+    where left_over.quantity < 0
+)
+select
+    cell_id, 70, 'unreported', case when evidence is null then 'suspected' else 'inferred' end, log, null, evidence,
+    -least(quantity, available - (upto - quantity))
+from running
+where least(quantity, available - (upto - quantity)) > 0;

@@ -1,0 +1,212 @@
+-- From reported to billed: why a quantity was billed at something else than the book says.
+-- Rule, in order, each on what the ones before it leave of the cell's price variance:
+--   code_execution, session_usage  charges that have no quantity;
+--   unpriced        no book has a price: what was billed stands here in full;
+--   residual        billed without a reported quantity, or of a kind of charge that is not known;
+--   rounding        within 1e-12 USD for the cell and for each of its lines;
+--   discount        one fraction of list, the same on at least two meters of a model: a meter counts when 90 % of its
+--                   dollars between the fraction's first and last day carry it, and at least half of the meters do;
+--   price_book      one other rate: the same fraction on several cells of one price, or on all of a day's;
+--   price_interval  the straddled step (design: towards the upper price, up to |reported - recorded| x the step);
+--   uncharged       no cost line, or whole tokens at the book's rate but fewer than were reported;
+--   price_book      what still fails the whole-token check.
+-- Grain: explained.price_part one row a cell and reason. Reads: explained.cell, matched.line. Writes: explained.
+create or replace table explained.price_cell as
+with lines as (
+    select cell.cell_id, count(*) as lines
+    from matched.line as line
+    join explained.cell as cell
+        on cell.day = line.day and cell.meter = line.meter
+        and cell.workspace_id is not distinct from line.workspace_id
+        and cell.model is not distinct from line.model
+        and cell.service_tier is not distinct from line.service_tier
+        and cell.context_window is not distinct from line.context_window
+        and cell.inference_geo is not distinct from line.inference_geo
+        and cell.speed is not distinct from line.speed
+    group by cell.cell_id
+)
+select
+    cell.*,
+    (coalesce(lines.lines, 0) + 1) * 0.000000000001::decimal(12, 12) as rounding_bound_usd,
+    case
+        when meter in ('code_execution', 'session_usage') then meter
+        when model is null and meter <> 'web_search_requests' then 'residual'
+        when price_usd is null then 'unpriced'
+        when reported_quantity is null and billed_usd <> 0 then 'residual'
+        when abs(price_variance_usd) <= (coalesce(lines.lines, 0) + 1) * 0.000000000001::decimal(12, 12)
+            then 'rounding'
+        when coalesce(billed_usd, 0) = 0 then 'uncharged'
+    end as settled,
+    -- the fraction of the book's amount that was billed, where one of six decimals gives it exactly
+    case
+        when abs(billed_usd - reported_usd * round(billed_usd / reported_usd, 6)::decimal(12, 6))
+            <= (coalesce(lines.lines, 0) + 1) * 0.000000000001::decimal(12, 12)
+        then round(billed_usd / reported_usd, 6)::decimal(12, 6)
+    end as fraction,
+from explained.cell as cell
+left join lines on lines.cell_id = cell.cell_id
+where price_variance_usd <> 0 or price_usd is null or billed_usd is not null;
+
+-- Candidates for a discount: a fraction below 1 that a model's cells share.
+create or replace table explained.discount as
+with candidate as (
+    select model, fraction, min(day) as from_on, max(day) as to_on
+    from explained.price_cell
+    where settled is null and price_high_usd is null and fraction > 0 and fraction < 1 and model is not null
+    group by model, fraction
+    having count(distinct meter) >= 2
+),
+by_meter as (
+    select
+        candidate.model, candidate.fraction, candidate.from_on, candidate.to_on, cell.meter,
+        sum(cell.reported_usd) as reported_usd,
+        coalesce(sum(cell.reported_usd) filter (cell.settled is null and cell.fraction = candidate.fraction), 0)
+            as at_fraction_usd,
+    from candidate
+    join explained.price_cell as cell
+        on cell.model = candidate.model and cell.day between candidate.from_on and candidate.to_on
+        and cell.price_high_usd is null and cell.reported_usd > 0 and cell.billed_usd > 0
+    group by all
+)
+select model, fraction, from_on, to_on, sum(at_fraction_usd) as at_fraction_usd, sum(reported_usd) as reported_usd,
+    count(*) filter (10 * at_fraction_usd >= 9 * reported_usd) as meters_at_fraction, count(*) as meters,
+from by_meter
+group by model, fraction, from_on, to_on
+having count(*) filter (10 * at_fraction_usd >= 9 * reported_usd) >= 2
+    and 2 * count(*) filter (10 * at_fraction_usd >= 9 * reported_usd) >= count(*)
+qualify row_number() over (partition by model order by sum(at_fraction_usd) desc, fraction) = 1;
+
+create or replace table explained.price_step as
+select
+    cell.*,
+    discount.fraction as discount_fraction,
+    coalesce((cell.reported_usd * (discount.fraction - 1))::decimal(38, 12), 0) as discount_usd,
+    case when discount.fraction is null then cell.fraction
+        when cell.fraction is not null and abs(cell.billed_usd - cell.reported_usd * discount.fraction) <= cell.rounding_bound_usd
+            then 1
+        else cell.fraction
+    end as fraction_left,
+    (matched.value_usd(
+        abs(cell.variance_quantity), coalesce(cell.price_high_usd, cell.price_usd) - cell.price_usd, cell.price_unit
+    ) * coalesce(discount.fraction, 1))::decimal(38, 12) as interval_usd,
+from explained.price_cell as cell
+left join explained.discount as discount
+    on discount.model = cell.model and cell.day between discount.from_on and discount.to_on
+    and (cell.fraction = discount.fraction or cell.price_high_usd is not null
+        or cell.billed_usd <> cell.reported_usd)
+    and cell.settled is null
+where cell.settled is null and cell.price_variance_usd <> 0;
+
+-- A rate that is not the book's: the same fraction on several cells of one price, or no cell of that price and day fits.
+create or replace table explained.other_rate as
+with rated as (
+    select step.cell_id, step.day, step.model, step.service_tier, step.context_window, step.inference_geo, step.speed,
+        step.meter, step.fraction
+    from explained.price_step as step
+    where step.price_high_usd is null and step.fraction is not null and step.fraction_left <> 1
+),
+fitting as (
+    select model, service_tier, context_window, inference_geo, speed, meter, day
+    from explained.price_cell
+    where settled = 'rounding' and reported_usd > 0
+    group by all
+)
+select rated.cell_id,
+    count(*) over (
+        partition by rated.model, rated.service_tier, rated.context_window, rated.inference_geo, rated.speed,
+            rated.meter, rated.fraction
+    ) as cells,
+    fitting.day is not null as fits_elsewhere,
+from rated
+left join fitting
+    on fitting.model is not distinct from rated.model
+    and fitting.service_tier is not distinct from rated.service_tier
+    and fitting.context_window is not distinct from rated.context_window
+    and fitting.inference_geo is not distinct from rated.inference_geo
+    and fitting.speed is not distinct from rated.speed
+    and fitting.meter = rated.meter and fitting.day = rated.day;
+
+create or replace table explained.price_part as
+with step as (
+    select
+        price_step.*,
+        price_step.price_variance_usd - price_step.discount_usd as left_usd,
+        other_rate.cell_id is not null and (other_rate.cells > 1 or not other_rate.fits_elsewhere) as at_other_rate,
+        -- whole tokens at the rate that holds after the discount, but fewer than reported
+        (price_step.billed_usd % nullif((
+            case when price_unit = 'search' then price_usd else price_usd * 0.000001::decimal(6, 6) end
+            * coalesce(price_step.discount_fraction, 1::decimal(12, 6))
+        )::decimal(38, 18), 0)) = 0 and price_step.billed_usd < price_step.reported_usd + price_step.discount_usd
+            as whole_but_fewer,
+        case
+            when price_step.price_high_usd is null then 0
+            when (price_step.price_variance_usd - price_step.discount_usd > 0) = (price_step.variance_quantity > 0)
+            then least(abs(price_step.price_variance_usd - price_step.discount_usd), price_step.interval_usd)
+                * sign(price_step.price_variance_usd - price_step.discount_usd)
+            else 0
+        end::decimal(38, 12) as in_interval_usd,
+    from explained.price_step as price_step
+    left join explained.other_rate as other_rate on other_rate.cell_id = price_step.cell_id
+),
+parts as (
+    select cell_id, settled as reason, price_variance_usd as amount_usd
+    from explained.price_cell
+    where settled is not null and (price_variance_usd <> 0 or (settled = 'unpriced' and meter <> 'web_search_requests'))
+    union all
+    select cell_id, 'discount', discount_usd from step where discount_usd <> 0
+    union all
+    select cell_id, 'price_interval', in_interval_usd from step where in_interval_usd <> 0
+    union all
+    select cell_id,
+        case
+            when abs(left_usd - in_interval_usd) <= rounding_bound_usd then 'rounding'
+            when price_high_usd is null and whole_but_fewer and not at_other_rate then 'uncharged'
+            else 'price_book'
+        end,
+        (left_usd - in_interval_usd)::decimal(38, 12)
+    from step
+    where left_usd - in_interval_usd <> 0
+)
+select
+    parts.cell_id, parts.reason, parts.amount_usd::decimal(38, 12) as amount_usd,
+    case
+        when parts.reason = 'unpriced' then coalesce(cell.reported_quantity, cell.recorded_quantity)
+        when parts.reason = 'uncharged' and cell.billed_usd is null then -cell.reported_quantity
+    end as quantity,
+from parts
+join explained.cell as cell on cell.cell_id = parts.cell_id;
+
+insert into explained.note
+select 'discount', null, null, model, null, null, null, fact.name, to_json(fact.value)
+from explained.discount
+cross join lateral (
+    select unnest([
+        {'name': 'fraction_of_list', 'value': fraction::varchar},
+        {'name': 'first_day', 'value': from_on::varchar},
+        {'name': 'last_day', 'value': to_on::varchar},
+        {'name': 'meters_at_this_fraction', 'value': meters_at_fraction || ' of ' || meters},
+        {'name': 'usd_at_this_fraction', 'value': at_fraction_usd || ' of ' || reported_usd},
+    ], recursive := true)
+) as fact;
+
+insert into explained.note
+select 'price_book', null, null, cell.model, cell.service_tier, cell.meter, null, fact.name, fact.value
+from (
+    select model, service_tier, meter,
+        list(distinct (fraction_left * price_usd)::decimal(18, 12)::varchar order by (fraction_left * price_usd)::decimal(18, 12)::varchar)
+            filter (fraction_left is not null)[1:5] as implied,
+        list(distinct price_usd::varchar order by price_usd::varchar)[1:5] as book,
+        min(day) as first_day,
+        any_value(price_unit order by price_unit) as price_unit,
+    from explained.price_step
+    semi join explained.price_part as part on part.cell_id = price_step.cell_id and part.reason = 'price_book'
+    group by all
+) as cell
+cross join lateral (
+    select unnest([
+        {'name': 'implied_rate_usd', 'value': to_json(implied)},
+        {'name': 'book_rate_usd', 'value': to_json(book)},
+        {'name': 'rate_is_for_one', 'value': to_json(price_unit)},
+        {'name': 'since', 'value': to_json(first_day::varchar)},
+    ], recursive := true)
+) as fact;
