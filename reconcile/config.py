@@ -4,11 +4,11 @@ import json
 import re
 import subprocess
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from datetime import date
+from datetime import date, timedelta
 from decimal import Decimal
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from glob import escape
+from glob import escape, glob
 from hashlib import sha256
 from ipaddress import ip_address
 from os import environ
@@ -33,6 +33,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from reconcile.errors import ConfigError
+from reconcile.period import Period
 
 UNALLOCATED = "unallocated"
 """The reserved name of the chargeback's row for what no rule catches."""
@@ -284,6 +285,13 @@ class RequestLog(_Model):
     time_zone: TimeZone = Field("UTC", description="Of timestamps without an offset")
     workspace_id: str | None = Field(None, description="For rows that carry none")
     labels: list[NonEmpty] = Field([], description="The only labels that are kept")
+
+    def files(self, period: Period) -> tuple[Path, ...]:
+        """The files that ``path`` finds for the period and the day either side, in order."""
+        days = (period.start_on - timedelta(days=1), *period.days(), period.end_on)
+        patterns = {self.path.replace("{day}", f"{day}").replace("{month}", f"{day:%Y-%m}") for day in days}
+        found = {Path(path) for pattern in patterns for path in glob(pattern, recursive=True)}  # noqa: PTH207 - patterns are absolute
+        return tuple(sorted(path for path in found if path.is_file()))
 
 
 class ContractRate(_Dated):
@@ -657,7 +665,7 @@ def _sentence(location: Location, details: ErrorDetails) -> tuple[str, str]:
         return "is no known key", _nearest(str(location[-1]), _keys_at(location[:-1]))
     if location[:2] == ("billing", "key"):  # a key that was pasted here is not repeated
         return "does not say where the key is found", "Write {env: NAME}, {file: PATH} or {command: [PROGRAM]}"
-    if kind == "string_type" and isinstance(details["input"], int | Decimal | date):
+    if kind in {"string_type", "path_type"} and isinstance(details["input"], int | Decimal | date):
         return f"got {got}, expected text", "Write it in quotes"
     must = f"must be {context['expected']}" if kind == "literal_error" else details["msg"]
     return f"got {got}, {re.sub(r'^.*? should ', 'must ', must)}", "Correct the value"

@@ -1,0 +1,145 @@
+"""A close in a few lines of text: what is true, the bridge, who pays."""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from reconcile.money import cents
+
+if TYPE_CHECKING:
+    from reconcile.run import Outcome, PeriodStatus
+    from reconcile.sandbox import Planted
+
+Rows = Iterable[Mapping[str, Any]]
+"""Rows of a report view, by column."""
+
+_NOT_YET = "not searched for yet"
+
+
+def summary(outcome: "Outcome") -> Iterator[str]:
+    """The close at a glance: the finding, the three sides, the bridge, the chargeback, what to be warned of."""
+    figures: Mapping[str, Any] = outcome.summary
+    revision = f"r{outcome.revision}" + ("" if outcome.published else ", unchanged")
+    truth = _truth(figures["difference_usd"], len(outcome.discrepancies))
+    yield f"{figures['organization']}, {outcome.period} ({revision}): {truth}"
+    yield ""
+    sides = [(name, _usd(figures[f"{name}_usd"])) for name in ("recorded", "reported", "billed")]
+    yield from _table([(f"Through {figures['through_on']}", "USD"), *sides], "<>")
+    yield ""
+    yield from _table([("Bridge", "USD", "running"), *_bridge(outcome.bridge)], "<>>")
+    yield ""
+    head = ("Cost center", "name", "direct", "shared", "total")
+    yield from _table([head, *_chargeback(outcome.chargeback)], "<<>>>")
+    yield from (f"Warning: {warning}" for warning in outcome.warnings)
+
+
+def pages(outcome: "Outcome") -> Iterator[str]:
+    """Where the ledger and the pages lie; each cost center's statement lies beside them."""
+    yield f"Ledger  {outcome.ledger}"
+    yield from (
+        f"Report  {path}" for path in outcome.files if path.suffix == ".html" and path.parent.name != "statements"
+    )
+
+
+def planted_beside_found(planted: Iterable["Planted"], outcome: "Outcome", searched: Collection[str]) -> Iterator[str]:
+    """What a sandbox planted and what the close found, by reason, in USD."""
+    planted_usd: dict[str, Decimal] = {}
+    for one in planted:
+        planted_usd[one.reason] = planted_usd.get(one.reason, Decimal(0)) + Decimal(one.amount_usd)
+    found_usd: dict[str, Decimal] = {
+        row["reason"]: row["amount_usd"] for row in outcome.bridge if row["kind"] == "step"
+    }
+    rows = [
+        _beside(reason, planted_usd.get(reason), found_usd.get(reason), is_searched=reason in searched)
+        for reason in dict.fromkeys([*planted_usd, *found_usd])
+    ]
+    yield from _table([("Planted beside found, USD", "planted", "found", ""), *rows], "<>><")
+    if any(row[-1] == _NOT_YET for row in rows):
+        yield f"What is {_NOT_YET} stands in unlogged and unreported until it is."
+
+
+def status(periods: Sequence["PeriodStatus"]) -> Iterator[str]:
+    """A line a period, then a line an open discrepancy."""
+    if not periods:
+        yield "No period was closed yet. `reconcile close` closes the last complete month."
+        return
+    head = ("Period", "state", "revision", "closed at", "billed", "difference", "residual", "open")
+    yield from _table([head, *map(_period, periods)], "<<<<>>>>")
+    opened = [
+        (found.id, one.period, found.reason, _usd(found.amount_usd), str(found.age_months))
+        for one in periods
+        for found in one.discrepancies
+    ]
+    if opened:
+        yield ""
+        yield from _table([("Discrepancy", "period", "reason", "USD", "months"), *opened], "<<<>>")
+
+
+def _truth(difference_usd: Decimal, discrepancies: int) -> str:
+    """The finding, as a sentence."""
+    if difference_usd:
+        verb = "exceeds" if difference_usd > 0 else "falls short of"
+        sides = f"billed {verb} recorded by ${_usd(abs(difference_usd))}"
+    else:
+        sides = "billed equals recorded"
+    counted = {0: "no discrepancy", 1: "1 discrepancy"}.get(discrepancies, f"{discrepancies} discrepancies")
+    return f"{sides}; {counted} beyond tolerance."
+
+
+def _bridge(bridge: Rows) -> Iterator[tuple[str, str, str]]:
+    """Steps in cents that foot with the rounded totals: each is what the rounded running sum moves by."""
+    before_usd = Decimal(0)
+    for row in bridge:
+        running_usd = cents(row["running_usd"])
+        if row["kind"] == "total":
+            yield row["reason"], "", f"{running_usd:,.2f}"
+        else:
+            yield f"  {row['reason']}", f"{running_usd - before_usd:+,.2f}", ""
+        before_usd = running_usd
+
+
+def _chargeback(chargeback: Rows) -> Iterator[tuple[str, ...]]:
+    rows = list(chargeback)
+    columns = ("direct_usd", "shared_usd", "total_usd")
+    for row in rows:
+        yield row["cost_center"], row["name"] or "", *(_usd(row[column]) for column in columns)
+    totals_usd = (sum((row[column] for row in rows), Decimal(0)) for column in columns)
+    yield "billed", "", *map(_usd, totals_usd)
+
+
+def _beside(
+    reason: str, planted_usd: Decimal | None, found_usd: Decimal | None, *, is_searched: bool
+) -> tuple[str, str, str, str]:
+    if planted_usd is None:
+        return reason, "-", _usd(found_usd), "not planted"
+    if not is_searched:
+        return reason, _usd(planted_usd), "-", _NOT_YET
+    off_usd = (found_usd or Decimal(0)) - planted_usd
+    return reason, _usd(planted_usd), _usd(found_usd), f"off by {_usd(off_usd)}" if cents(off_usd) else "as planted"
+
+
+def _period(one: "PeriodStatus") -> tuple[str, ...]:
+    return (
+        one.period,
+        one.state,
+        f"r{one.revision}",
+        one.closed_at,
+        _usd(one.billed_usd),
+        _usd(one.difference_usd),
+        _usd(one.residual_usd),
+        str(len(one.discrepancies)),
+    )
+
+
+def _usd(amount_usd: Decimal | None) -> str:
+    return "-" if amount_usd is None else f"{cents(amount_usd):,.2f}"
+
+
+def _table(rows: Sequence[Sequence[str]], alignment: str) -> list[str]:
+    """Columns side by side under the first row as their head; ``alignment`` has < or > for each column."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(alignment))]
+    lines = [
+        "   ".join(f"{cell:{side}{width}}" for cell, side, width in zip(row, alignment, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    return [lines[0], "─" * max(map(len, lines)), *lines[1:]]

@@ -1,0 +1,574 @@
+"""The commands: exit codes, one object for programs, text for people, and a key that shows nowhere."""
+
+import gzip
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import reconcile
+from reconcile import cli
+from reconcile.__main__ import main
+from reconcile.cli import text
+from reconcile.cli.output import say
+from reconcile.config import load_config
+from reconcile.errors import ConfigError, InvariantError, NotReadyError, SourceError
+from reconcile.period import Period
+
+KEY = "sk-ant-admin01-SECRETSECRET"
+HEAVY = ("duckdb", "httpx", "pandas", "altair", "pydantic", "jinja2", "rich.progress")
+
+
+def bridge_row(reason: str, amount: str | None, running: str) -> dict[str, object]:
+    return {
+        "position": 0,
+        "kind": "total" if amount is None else "step",
+        "reason": reason,
+        "title": reason.title(),
+        "quantity": None,
+        "amount_usd": None if amount is None else Decimal(amount),
+        "running_usd": Decimal(running),
+    }
+
+
+BRIDGE = (
+    bridge_row("logged", None, "100.004"),
+    bridge_row("duplicate", "-1.004", "99.000"),
+    bridge_row("recorded", None, "99.000"),
+    bridge_row("unlogged", "0.334", "99.334"),
+    bridge_row("no_key", "0.333", "99.667"),
+    bridge_row("unreported", "0.333", "100.000"),
+    bridge_row("reported", None, "100.000"),
+    bridge_row("residual", "0", "100.000"),
+    bridge_row("billed", None, "100.000"),
+)
+
+
+def outcome(**changes: object) -> SimpleNamespace:
+    """What `run.close` gives back, of two cost centers."""
+    values: dict[str, object] = {
+        "exit_code": 1,
+        "period": "2026-10",
+        "revision": 2,
+        "published": True,
+        "ledger": Path("var/ledger/2026-10.r2.duckdb"),
+        "files": (
+            Path("var/reports/index.html"),
+            Path("var/reports/statements/CC-1.html"),
+            Path("var/reports/cell.csv"),
+        ),
+        "summary": {
+            "period": "2026-10",
+            "organization": "Example Ltd",
+            "revision": 2,
+            "recorded_usd": Decimal("99.000000000000"),
+            "reported_usd": Decimal("100.000000000000"),
+            "billed_usd": Decimal("100.000000000000"),
+            "difference_usd": Decimal("1.000000000000"),
+            "capture_rate": 0.99,
+            "beyond_tolerance": True,
+            "through_on": Period.parse("2026-11").start_on,
+            "data_refreshed_at": datetime(2026, 11, 4, 6),  # noqa: DTZ001 - as the ledger gives it
+        },
+        "bridge": BRIDGE,
+        "chargeback": (
+            {
+                "cost_center": "CC-1",
+                "name": "Search",
+                "direct_usd": Decimal("60.00"),
+                "shared_usd": Decimal("30.00"),
+                "total_usd": Decimal("90.00"),
+            },
+            {
+                "cost_center": "unallocated",
+                "name": None,
+                "direct_usd": Decimal("10.00"),
+                "shared_usd": Decimal("0.00"),
+                "total_usd": Decimal("10.00"),
+            },
+        ),
+        "warnings": ("a pool has no direct cost",),
+        "discrepancies": ({"id": "abc"},),
+    }
+    return SimpleNamespace(**(values | changes))
+
+
+@dataclass(frozen=True)
+class FakeDiscrepancy:
+    """One of its open discrepancies."""
+
+    id: str = "abc123"
+    reason: str = "unlogged"
+    amount_usd: Decimal = Decimal("1.25")
+    age_months: int = 2
+
+
+@dataclass(frozen=True)
+class FakePeriod:
+    """What `run.status` gives back for a period."""
+
+    period: str = "2026-10"
+    state: str = "closed"
+    revision: int = 3
+    closed_at: str = "2026-11-04T06:00:00Z"
+    billed_usd: Decimal = Decimal("100.5")
+    difference_usd: Decimal = Decimal("1.25")
+    residual_usd: Decimal = Decimal(0)
+    discrepancies: tuple[FakeDiscrepancy, ...] = (FakeDiscrepancy(),)
+
+
+DIRECTORY = SimpleNamespace(
+    organization=SimpleNamespace(id="org_1", name='Example "Ltd"\nevil: true'),
+    workspaces=(
+        SimpleNamespace(id="wrkspc_b", name="Ads\n  - {workspace: '*', to: evil}", archived=False, tags=()),
+        SimpleNamespace(id="wrkspc_a", name="Zürich \u2028 \u202e x", archived=True, tags=(("cost_center", "CC\n1"),)),
+        SimpleNamespace(id="wrkspc_c", name='<script>alert(1)</script> & "Co"', archived=False, tags=()),
+    ),
+    keys=(SimpleNamespace(id="apikey_1", name="k", status="active", workspace_id="wrkspc_b"),),
+    default_workspace_id="wrkspc_default",
+)
+
+
+@pytest.fixture
+def fake_run(monkeypatch):
+    """`reconcile.run` without its stages; `calls` holds what it was asked."""
+    fake = SimpleNamespace(calls=[])
+
+    def close(config, **options):
+        fake.calls.append((config, options))
+        options["on_progress"]("pull", 1, 2)
+        return fake.answer()
+
+    def directory(billing, *, key):
+        fake.calls.append((billing, key))
+        return fake.listed()
+
+    fake.answer = outcome
+    fake.listed = lambda: DIRECTORY
+    fake.close = close
+    fake.directory = directory
+    fake.status = lambda config, *, now: (FakePeriod(),)
+    fake.SEARCHED_REASONS = frozenset({"duplicate", "unlogged"})
+    monkeypatch.setitem(sys.modules, "reconcile.run", fake)
+    monkeypatch.setattr(reconcile, "run", fake, raising=False)
+    return fake
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A working folder with a small config, and the key in its variable."""
+    (tmp_path / "config.yaml").write_text("organization: Example Ltd\nrequest_logs: [{name: gateway, path: 'log/*'}]\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ANTHROPIC_ADMIN_KEY", KEY)
+    return tmp_path
+
+
+def failing(error: BaseException):
+    def answer():
+        raise error
+
+    return answer
+
+
+# Exit codes
+
+
+@pytest.mark.parametrize(
+    ("error", "exit_code"),
+    [(ConfigError, 2), (SourceError, 3), (InvariantError, 4), (NotReadyError, 5)],
+)
+def test_an_expected_failure_is_one_line_and_its_exit_code(here, fake_run, capsys, error, exit_code):
+    """Where, what and what to do stand on one line of stderr, and stdout stays empty."""
+    fake_run.answer = failing(error("GET /v1\n/x", "got 1, expected 2", "Try again"))
+    assert cli.invoke(["close"]) == exit_code
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines() == ["pull …", "GET /v1 /x: got 1, expected 2. Try again."]
+    assert cli.invoke(["close", "--json"]) == exit_code
+    assert json.loads(capsys.readouterr().out) == {
+        "exit": exit_code,
+        "error": {"where": "GET /v1\n/x", "what": "got 1, expected 2", "do": "Try again"},
+    }
+
+
+def test_every_mistake_of_the_config_is_a_line(here, fake_run, capsys):
+    """A config with two mistakes is refused with two lines, and as one object."""
+    (here / "config.yaml").write_text("organizatoin: X\n")
+    assert cli.invoke(["close", "--json"]) == 2
+    out, err = capsys.readouterr()
+    assert err.splitlines() == [
+        "config.yaml:1: organization: is missing. Add it.",
+        "config.yaml:1: organizatoin: is no known key. Did you mean `organization`?",
+    ]
+    assert json.loads(out)["error"]["where"] == "config.yaml:1: organization"
+    assert fake_run.calls == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["close", "--moth", "2026-10"],
+        ["close", "--month", "2026-13"],
+        ["close", "--now", "yesterday"],
+        ["close", "--now", "2026-11-04T06:00:00"],
+        ["nonsense"],
+        ["close", "-c", "nowhere.yaml"],
+        ["demo", "--requests", "0"],
+    ],
+)
+def test_wrong_arguments_are_exit_2(here, fake_run, capsys, arguments):
+    """What click refuses and what we refuse look alike: one line, exit 2, an object where one was asked for."""
+    assert cli.invoke([*arguments, "--json"] if arguments[0] == "close" else arguments) == 2
+    out, err = capsys.readouterr()
+    assert len(err.splitlines()) == 1
+    assert err.count(": ") >= 1
+    if arguments[0] == "close":
+        assert set(json.loads(out)["error"]) == {"where", "what", "do"}
+    assert fake_run.calls == []
+
+
+def test_no_command_shows_the_help_as_exit_2(capsys):
+    """`reconcile` alone lists the commands."""
+    assert cli.invoke([]) == 2
+    assert "Commands:" in capsys.readouterr().err
+
+
+def test_an_interruption_is_130(here, fake_run, capsys):
+    """Ctrl-C ends with 130 and writes no object."""
+    fake_run.answer = failing(KeyboardInterrupt())
+    assert cli.invoke(["close", "--json"]) == 130
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.endswith("Interrupted.\n")
+
+
+def test_anything_else_is_a_bug(here, fake_run, capsys, monkeypatch):
+    """A traceback on stderr, exit 70, never 1; a key inside the message is left out."""
+    monkeypatch.setattr(sys, "argv", ["reconcile", "close", "--json"])
+    for error in (RuntimeError(f"header {KEY} refused"), BrokenPipeError(32, "a socket's"), ZeroDivisionError()):
+        fake_run.answer = failing(error)
+        assert main() == 70
+        out, err = capsys.readouterr()
+        assert "Traceback (most recent call last)" in err
+        assert type(error).__name__ in err
+        assert ("RuntimeError" if error.args else "ZeroDivisionError") in json.loads(out)["error"]["what"]
+        assert json.loads(out)["exit"] == 70
+        assert "SECRET" not in out + err
+
+
+# close
+
+
+def test_json_is_one_object_and_all_else_is_on_stderr(here, fake_run, capsys):
+    """One line of JSON with the promised keys, amounts as strings; people's text and progress on stderr."""
+    assert cli.invoke(["close", "--json"]) == 1
+    out, err = capsys.readouterr()
+    assert out.count("\n") == 1
+    answer = json.loads(out, parse_float=str)
+    assert list(answer) == ["exit", "period", "revision", "summary", "bridge", "chargeback", "files"]
+    assert (answer["exit"], answer["period"], answer["revision"]) == (1, "2026-10", 2)
+    assert answer["summary"]["billed_usd"] == "100.000000000000"
+    assert answer["summary"]["data_refreshed_at"] == "2026-11-04T06:00:00Z"
+    assert answer["bridge"][1]["amount_usd"] == "-1.004"
+    assert answer["bridge"][0]["amount_usd"] is None
+    assert answer["chargeback"][0]["total_usd"] == "90.00"
+    assert answer["files"][0] == "var/reports/index.html"
+    assert err.startswith("pull …\n")
+    assert "Example Ltd, 2026-10 (r2)" in err
+
+
+def test_text_is_on_stdout(here, fake_run, capsys):
+    """Without --json the summary is what the command prints; progress stays on stderr."""
+    assert cli.invoke(["close"]) == 1
+    out, err = capsys.readouterr()
+    assert out.startswith(
+        "Example Ltd, 2026-10 (r2): billed exceeds recorded by $1.00; 1 discrepancy beyond tolerance.\n"
+    )
+    assert re.search(r"^billed +70\.00 +30\.00 +100\.00$", out, re.MULTILINE)
+    assert "Warning: a pool has no direct cost" in out
+    assert "Report  var/reports/index.html" in out
+    assert "statements" not in out
+    assert err == "pull …\n"
+
+
+def test_the_printed_bridge_adds_up(here, fake_run, capsys):
+    """Every printed step is what lies between the printed totals, though each was rounded."""
+    cli.invoke(["close"])
+    section = re.search(r"Bridge .*?\n─+\n(.*?)\n\n", capsys.readouterr().out, re.DOTALL)
+    assert section
+    running = None
+    for line in section[1].splitlines():
+        figure = Decimal(line.split()[-1].replace(",", ""))
+        if line.startswith("  "):
+            running += figure
+        else:
+            assert running in {None, figure}
+            running = figure
+    assert running == Decimal("100.00")
+
+
+@pytest.mark.parametrize(
+    ("difference", "counted", "sentence"),
+    [
+        ("0", 0, "billed equals recorded; no discrepancy beyond tolerance."),
+        ("-1234.5", 2, "billed falls short of recorded by $1,234.50; 2 discrepancies beyond tolerance."),
+    ],
+)
+def test_the_first_line_says_what_is_true(difference, counted, sentence):
+    """The heading states direction, size and how many discrepancies there are."""
+    figures = outcome().summary | {"difference_usd": Decimal(difference)}
+    closed = outcome(summary=figures, discrepancies=({},) * counted, published=False)
+    assert next(text.summary(closed)) == f"Example Ltd, 2026-10 (r2, unchanged): {sentence}"
+
+
+def test_options_reach_the_run(here, fake_run):
+    """Month, final, offline and the clock are handed over; without them, the defaults."""
+    cli.invoke(["close", "--month", "2026-09", "--final", "--offline", "--now", "2026-10-04T08:00:00+02:00"])
+    config, options = fake_run.calls[-1]
+    options.pop("on_progress")
+    assert config.data_dir == here / "var"
+    assert options == {
+        "period": Period.parse("2026-09"),
+        "now": datetime(2026, 10, 4, 6, tzinfo=UTC),
+        "final": True,
+        "offline": True,
+    }
+    before = datetime.now(UTC)
+    cli.invoke(["close", "-c", str(here / "config.yaml")])
+    _, options = fake_run.calls[-1]
+    assert (options["period"], options["final"], options["offline"]) == (None, False, False)
+    assert before <= options["now"] <= datetime.now(UTC)
+
+
+# status, check, init
+
+
+def test_status_lists_periods_and_what_is_open(here, fake_run, capsys):
+    """A line a period and a line a discrepancy with its age; as JSON, amounts are strings."""
+    assert cli.invoke(["status"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"^2026-10 +closed +r3 +2026-11-04T06:00:00Z +100\.50 +1\.25 +0\.00 +1$", out, re.MULTILINE)
+    assert re.search(r"^abc123 +2026-10 +unlogged +1\.25 +2$", out, re.MULTILINE)
+    assert cli.invoke(["status", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["periods"][0]["billed_usd"] == "100.5"
+    assert answer["periods"][0]["discrepancies"] == [
+        {"id": "abc123", "reason": "unlogged", "amount_usd": "1.25", "age_months": 2}
+    ]
+    fake_run.status = lambda config, *, now: ()
+    cli.invoke(["status"])
+    assert "No period was closed yet" in capsys.readouterr().out
+
+
+def test_check_says_what_is_fine(here, fake_run, capsys):
+    """Config, key, API, log and disk get a line each; nothing is written."""
+    (here / "log").mkdir()
+    (here / "log" / "a.jsonl").write_text("{}\n")
+    before = sorted(here.rglob("*"))
+    assert cli.invoke(["check", "--now", "2026-11-04T06:00:00Z"]) == 0
+    out = capsys.readouterr().out
+    assert [line.split()[:2] for line in out.splitlines()] == [
+        ["ok", "config"],
+        ["ok", "key"],
+        ["ok", "api"],
+        ["ok", "log"],
+        ["ok", "disk"],
+    ]
+    assert "gateway has 1 files for 2026-10" in out
+    assert KEY not in out
+    assert sorted(here.rglob("*")) == before
+
+
+def test_check_ends_with_the_worst(here, fake_run, capsys, monkeypatch):
+    """Everything is looked at even when something is wrong, and the exit code is the worst of them."""
+    assert cli.invoke(["check"]) == 3
+    assert "wrong  log     request_logs: gateway: found no file for " in capsys.readouterr().out
+    monkeypatch.delenv("ANTHROPIC_ADMIN_KEY")
+    (here / "log").mkdir()
+    (here / "log" / "a.jsonl").write_text("{}\n")
+    assert cli.invoke(["check"]) == 2
+    out = capsys.readouterr().out
+    assert "wrong  key     billing.key: the environment variable ANTHROPIC_ADMIN_KEY is not set or empty" in out
+    assert "ok     disk" in out
+    (here / "config.yaml").write_text("organization: 1\ndata_dir: 2\n")
+    assert cli.invoke(["check"]) == 2
+    assert capsys.readouterr().out.splitlines() == [
+        "wrong  config  config.yaml:1: organization: got 1, expected text. Write it in quotes",
+        "wrong  config  config.yaml:2: data_dir: got 2, expected text. Write it in quotes",
+    ]
+
+
+def test_check_finds_another_organization_and_workspaces_without_a_rule(here, fake_run, capsys):
+    """The key's organization is compared with the config's, and who has no rule is named."""
+    config = here / "config.yaml"
+    rules = "allocation: {cost_centers: {A: {name: A}}, rules: [{workspace: wrkspc_b, to: A}, {tag: cost_center}]}\n"
+    config.write_text("organization: X\n" + rules)
+    assert cli.invoke(["check"]) == 0
+    assert (
+        capsys.readouterr()
+        .out.splitlines()[2]
+        .endswith(r'without a rule or pool of their own: "<script>alert(1)</script> & \"Co\""')
+    )
+    config.write_text("organization: X\norganization_id: org_2\n")
+    assert cli.invoke(["check"]) == 3
+    assert "the key is of organization org_1, expected org_2" in capsys.readouterr().out
+
+
+def test_init_writes_every_workspace_as_a_rule_to_be_used(here, fake_run, capsys):
+    """The new config loads, names everything, keeps hostile names on their line, and holds no key."""
+    target = here / "new.yaml"
+    assert cli.invoke(["init", "-c", "new.yaml", "--key-env", "ANTHROPIC_ADMIN_KEY"]) == 0
+    written = target.read_text(encoding="utf-8")
+    config = load_config(target)
+    assert config.organization == 'Example "Ltd"\nevil: true'
+    assert config.organization_id == "org_1"
+    assert config.allocation.rules == []
+    assert KEY not in written + "".join(capsys.readouterr())
+    assert fake_run.calls[-1][1] == KEY
+    used = written.replace("cost_centers: {}", "cost_centers:").replace("rules: []", "rules:")
+    target.write_text(re.sub(r"^( *)#(?=\S)", r"\1", used, flags=re.MULTILINE).replace("shared: []", "shared:"))
+    rules = load_config(target).allocation.rules
+    assert [rule.workspace for rule in rules] == ["wrkspc_c", "wrkspc_b", "wrkspc_a", None]
+    assert rules[-1].tag == "cost_center"
+    assert load_config(target).allocation.shared[0].workspace == "default"
+
+
+def test_init_overwrites_nothing(here, fake_run, capsys):
+    """A config that is there stays, and nobody is asked."""
+    before = (here / "config.yaml").read_bytes()
+    assert cli.invoke(["init", "--key-env", "ANTHROPIC_ADMIN_KEY"]) == 2
+    assert (here / "config.yaml").read_bytes() == before
+    assert "config.yaml: is there already" in capsys.readouterr().err
+    assert fake_run.calls == []
+
+
+def test_init_never_takes_the_key_itself(here, fake_run, capsys):
+    """A key that was typed where its variable's name belongs is refused and not repeated."""
+    assert cli.invoke(["init", "-c", "new.yaml", "--key-env", KEY]) == 2
+    assert "SECRET" not in "".join(capsys.readouterr())
+    assert not (here / "new.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "lines", "expected"),
+    [
+        (
+            "logs/2026-10-03/gate.jsonl.gz",
+            ['{"request_id": "r", "timestamp": "t", "model": "m", "usage": {}, "labels": {"team": "x", "app": "y"}}'],
+            ("requests", "logs/{day}/gate.jsonl.gz", ["app", "team"]),
+        ),
+        ("raw-2026-10.jsonl", ['{"timestamp": "t", "message": {"usage": {}}}'], ("messages", "raw-{month}.jsonl", [])),
+        ("sse.log", ["event: message_start", 'data: {"type": "message_start"}'], ("messages", "sse.log", [])),
+        ("table.csv", ["request_id,timestamp"], ("requests", "table.csv", [])),
+    ],
+)
+def test_init_looks_at_a_log(here, fake_run, name, lines, expected):
+    """The reader is told by the first lines, labels by their names, and a date in the path becomes a placeholder."""
+    path = here / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = ("\n".join(lines) + "\n").encode()
+    path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    assert cli.invoke(["init", "-c", "new.yaml", "--key-env", "ANTHROPIC_ADMIN_KEY", "--log", name]) == 0
+    (log,) = load_config(here / "new.yaml").request_logs
+    assert (log.format, log.path.removeprefix(f"{here}/"), log.labels) == expected
+    assert log.files(Period.parse("2026-10")) == (path,)
+
+
+@pytest.mark.parametrize("content", [b"hello\n", b'{"a": 1}\n', b""])
+def test_init_refuses_what_is_no_log(here, fake_run, capsys, content):
+    """A file that no reader knows stops before anything is written."""
+    (here / "x.txt").write_bytes(content)
+    assert cli.invoke(["init", "-c", "new.yaml", "--key-env", "ANTHROPIC_ADMIN_KEY", "--log", "x.txt"]) == 2
+    assert "looks like neither" in capsys.readouterr().err
+    assert not (here / "new.yaml").exists()
+
+
+# demo and sandbox
+
+
+def test_planted_beside_found_tells_misses_from_what_is_not_searched_for():
+    """A reason is as planted, off by so much, not searched for yet, or found without having been planted."""
+    planted = [
+        SimpleNamespace(reason="duplicate", amount_usd="-1.002"),
+        SimpleNamespace(reason="duplicate", amount_usd="-0.002"),
+        SimpleNamespace(reason="unlogged", amount_usd="0.10"),
+        SimpleNamespace(reason="time_zone", amount_usd="0.50"),
+    ]
+    lines = list(text.planted_beside_found(planted, outcome(), {"duplicate", "unlogged", "unreported"}))
+    assert [" ".join(line.split()) for line in lines[2:6]] == [
+        "duplicate -1.00 -1.00 as planted",
+        "unlogged 0.10 0.33 off by 0.23",
+        "time_zone 0.50 - not searched for yet",
+        "no_key - 0.33 not planted",
+    ]
+
+
+def test_a_sandbox_never_overwrites_a_real_config(here, capsys):
+    """Both commands refuse a folder with a config.yaml that no sandbox wrote."""
+    before = (here / "config.yaml").read_bytes()
+    for command in ("demo", "sandbox"):
+        assert cli.invoke([command, "--dir", "."]) == 2
+        assert "holds a config.yaml that no sandbox wrote" in capsys.readouterr().err
+    assert (here / "config.yaml").read_bytes() == before
+
+
+# The process
+
+
+def python(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, check=False, timeout=60, **options
+    )
+
+
+def test_help_imports_nothing_heavy():
+    """`--help` answers at once: what is heavy is imported by the command that needs it."""
+    script = (
+        "import sys; from reconcile import cli; cli.invoke(['--help']); cli.invoke(['close', '--help']);"
+        f"print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)"
+    )
+    ran = python("-c", script)
+    assert ran.stderr == "[]\n"
+    assert ran.stdout.count("Usage: reconcile") == 2
+
+
+def test_the_module_runs_as_a_command():
+    """`python -m reconcile` is the command, with its exit code."""
+    assert python("-m", "reconcile", "--version").stdout == f"reconcile, version {reconcile.__version__}\n"
+    ran = python("-m", "reconcile", "close", "-c", "nowhere.yaml")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr.startswith("nowhere.yaml: is not there. ")
+
+
+@pytest.mark.parametrize(
+    "script", ["import reconcile.cli as c; sys.exit(c.invoke(['--help']))", "say('x' * 10**6); say('y')"]
+)
+def test_a_reader_that_left_is_no_discrepancy(script):
+    """When nobody reads stdout any more, the exit code stays what it was, and never becomes 1."""
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        ran = subprocess.run(
+            [sys.executable, "-c", f"import sys; from reconcile.cli.output import say; {script}"],
+            stdout=write,
+            stderr=subprocess.PIPE,
+            check=False,
+            timeout=60,
+        )
+    finally:
+        os.close(write)
+    assert (ran.returncode, ran.stderr) == (0, b"")
+
+
+def test_a_name_cannot_drive_the_terminal(capsys):
+    """Escape sequences of a name are not printed."""
+    say("\x1b[2Jname\r\u202e", "next")
+    assert capsys.readouterr().out == "\ufffd[2Jname\ufffd\ufffd\nnext\n"
