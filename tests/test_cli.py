@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -18,10 +19,11 @@ import reconcile
 from reconcile import cli
 from reconcile.__main__ import main
 from reconcile.cli import text
-from reconcile.cli.output import say
+from reconcile.cli.output import progress, say
 from reconcile.config import load_config
 from reconcile.errors import ConfigError, InvariantError, NotReadyError, SourceError
 from reconcile.period import Period
+from reconcile.sandbox import Sandbox, Scenario
 
 KEY = "sk-ant-admin01-SECRETSECRET"
 HEAVY = ("duckdb", "httpx", "pandas", "altair", "pydantic", "jinja2", "rich.progress")
@@ -382,7 +384,7 @@ def test_check_says_what_is_fine(here, fake_run, capsys):
         ["ok", "log"],
         ["ok", "disk"],
     ]
-    assert "gateway has 1 files for 2026-10" in out
+    assert "gateway has 1 file for 2026-10" in out
     assert KEY not in out
     assert sorted(here.rglob("*")) == before
 
@@ -505,10 +507,13 @@ def test_planted_beside_found_tells_misses_from_what_is_not_searched_for():
     lines = list(text.planted_beside_found(planted, outcome(), {"duplicate", "unlogged", "unreported"}))
     assert [" ".join(line.split()) for line in lines[2:6]] == [
         "duplicate -1.00 -1.00 as planted",
-        "unlogged 0.10 0.33 off by 0.23",
+        "unlogged 0.10 0.33 holds what is not searched for yet",
         "time_zone 0.50 - not searched for yet",
         "no_key - 0.33 not planted",
     ]
+    assert lines[-1].startswith("What is not searched for yet is found all the same")
+    again = text.planted_beside_found(planted[:3], outcome(), {"duplicate", "unlogged", "unreported"})
+    assert " ".join(list(again)[3].split()) == "unlogged 0.10 0.33 off by 0.23"
 
 
 def test_a_sandbox_never_overwrites_a_real_config(here, capsys):
@@ -524,7 +529,7 @@ def test_a_sandbox_never_overwrites_a_real_config(here, capsys):
 
 
 def python(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+    return subprocess.run(  # noqa: S603 - our own command
         [sys.executable, *arguments], capture_output=True, text=True, check=False, timeout=60, **options
     )
 
@@ -556,7 +561,7 @@ def test_a_reader_that_left_is_no_discrepancy(script):
     read, write = os.pipe()
     os.close(read)
     try:
-        ran = subprocess.run(
+        ran = subprocess.run(  # noqa: S603 - our own command
             [sys.executable, "-c", f"import sys; from reconcile.cli.output import say; {script}"],
             stdout=write,
             stderr=subprocess.PIPE,
@@ -572,3 +577,60 @@ def test_a_name_cannot_drive_the_terminal(capsys):
     """Escape sequences of a name are not printed."""
     say("\x1b[2Jname\r\u202e", "next")
     assert capsys.readouterr().out == "\ufffd[2Jname\ufffd\ufffd\nnext\n"
+
+
+def test_progress_without_a_terminal_is_a_line_a_stage_and_a_notice(capsys):
+    """Steps are not repeated line by line; what is told without a step being done is."""
+    with progress() as tell:
+        for step in range(3):
+            tell(f"pull: usage {step}", step, 3)
+        tell("pull: speed is not reported", 2, 3)
+        tell("load: pages", 0, 6)
+        tell("load: reading gateway", 0, 2)
+    assert capsys.readouterr().err.splitlines() == ["pull …", "pull: speed is not reported", "load …"]
+
+
+def test_a_sandbox_serves_until_it_is_interrupted(tmp_path):
+    """`sandbox` says where it answers and where its key is; `check` passes against it, and Ctrl-C ends it with 130."""
+    directory = tmp_path / "sandbox"
+    arguments = ["sandbox", "--dir", str(directory), "--requests", "500", "--port", "0"]
+    served = subprocess.Popen(  # noqa: S603 - our own command
+        [sys.executable, "-m", "reconcile", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert re.match(r"The sandbox answers at http://127\.0\.0\.1:\d+\. ", served.stdout.readline())
+        key = (directory / "admin-key").read_text().strip()
+        assert (directory / "admin-key").stat().st_mode & 0o777 == 0o600
+        environment = {**os.environ, "RECONCILE_SANDBOX_KEY": key}
+        checked = python(
+            *["-m", "reconcile", "check", "-c", str(directory / "config.yaml"), "--now", "2026-11-04T06:00:00Z"],
+            env=environment,
+        )
+        assert (checked.returncode, checked.stderr) == (0, "")
+        assert 'answers for "Example Trading Ltd"' in checked.stdout
+        refused = python("-m", "reconcile", "check", "-c", str(directory / "config.yaml"))
+        assert refused.returncode in {2, 3}
+        assert "wrong  key" in refused.stdout
+    finally:
+        served.send_signal(signal.SIGINT)
+        out, err = served.communicate(timeout=30)
+    assert served.returncode == 130
+    assert key not in out + err + checked.stdout
+
+
+def test_the_demo_runs_twice_and_shows_the_key_nowhere(tmp_path):
+    """The demo ends with 0, prints bridge, chargeback and what was planted; again, it finds its revision unchanged."""
+    ran = [python("-m", "reconcile", "demo", "--requests", "2000", cwd=tmp_path) for _ in range(2)]
+    assert [one.returncode for one in ran] == [0, 0], ran[0].stderr
+    assert "(r1): billed " in ran[0].stdout
+    assert "(r1, unchanged): billed " in ran[1].stdout
+    for heading in ("Bridge", "Cost center", "Planted beside found, USD"):
+        assert re.search(f"^{heading}", ran[0].stdout, re.MULTILINE)
+    assert re.search(r"^duplicate +\S+ +\S+ +as planted$", ran[0].stdout, re.MULTILINE)
+    pages = re.findall(r"^Report +(\S+)$", ran[0].stdout, re.MULTILINE)
+    assert [Path(page).name for page in pages] == ["index.html", "discrepancy.html", "allocation.html"]
+    key = Sandbox.build(Scenario(requests=1)).key.encode()
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(written) > 100
+    assert not [path for path in written if key in path.read_bytes()]
+    assert key.decode() not in "".join(one.stdout + one.stderr for one in ran)

@@ -25,8 +25,8 @@ import click
 from reconcile import __version__
 from reconcile.cli import text
 from reconcile.cli.checks import checks
-from reconcile.cli.first_config import first_config, log_lines
-from reconcile.cli.output import instant_text, progress, say, say_json
+from reconcile.cli.first_config import first_config, log_lines, quoted
+from reconcile.cli.output import counted, instant_text, progress, say, say_json
 from reconcile.errors import ConfigError, ReconcileError
 from reconcile.period import Period
 
@@ -322,8 +322,9 @@ def init(*, config_path: Path, key_env: str | None, base_url: str, log_path: Pat
     except OSError as error:
         raise ConfigError(str(config_path), f"cannot be written ({error.strerror})", "Correct the path") from None
     load_config(config_path)
+    found = counted(len(directory.workspaces), "workspace")
     say(
-        f"{config_path} holds the {len(directory.workspaces)} workspaces of {directory.organization.id}.",
+        f"{config_path} holds the organization {quoted(directory.organization.name)} and {found}.",
         f"Next: give it logs, cost centers and rules, then `reconcile check -c {config_path}`.",
     )
     return 0

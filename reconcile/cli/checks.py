@@ -8,6 +8,7 @@ from shutil import disk_usage
 from typing import TYPE_CHECKING
 
 from reconcile.cli.first_config import quoted
+from reconcile.cli.output import counted
 from reconcile.errors import ConfigError, ReconcileError, SourceError
 from reconcile.period import Period
 
@@ -25,8 +26,9 @@ def checks(config_path: Path, period: Period) -> Iterator[tuple[int, str, str]]:
         yield error.exit_code, "config", str(error)
         return
     allocation = config.allocation
-    held = (f"{len(config.request_logs)} logs", f"{len(allocation.rules)} rules", f"{len(allocation.shared)} pools")
-    yield 0, "config", f"{config_path} is valid: {', '.join(held)}"
+    parts = {"log": len(config.request_logs), "rule": len(allocation.rules), "pool": len(allocation.shared)}
+    held = ", ".join(counted(number, noun) for noun, number in parts.items())
+    yield 0, "config", f"{config_path} is valid: {held}"
     looks: list[tuple[str, Callable[[], str]]] = []
     try:
         key = config.billing.key.read()
@@ -65,7 +67,9 @@ def _reach(config: "Config", key: str) -> str:
         and not any(pattern_matches(pattern, workspace.id, workspace.name) for pattern in patterns)
         and not any(name in tags for name, _ in workspace.tags)
     ]
-    reached = f"{config.billing.base_url} answers for {quoted(ours.name)}, {len(directory.workspaces)} workspaces"
+    reached = (
+        f"{config.billing.base_url} answers for {quoted(ours.name)}, {counted(len(directory.workspaces), 'workspace')}"
+    )
     return reached + (f"; without a rule or pool of their own: {', '.join(map(quoted, loose))}" if loose else "")
 
 
@@ -86,7 +90,7 @@ def _readable(log: "RequestLog", period: Period) -> str:
                 f"request_logs: {log.name}", f"{path} cannot be read ({error.strerror})", "Correct its owner or mode"
             ) from None
     size = sum(path.stat().st_size for path in files)
-    return f"{log.name} has {len(files)} files for {period}, {size / 1e6:,.1f} MB"
+    return f"{log.name} has {counted(len(files), 'file')} for {period}, {size / 1e6:,.1f} MB"
 
 
 def _room(config: "Config", period: Period) -> str:

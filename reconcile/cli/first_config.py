@@ -11,10 +11,14 @@ from glob import escape
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from reconcile.cli.output import counted
 from reconcile.errors import ConfigError
 
 if TYPE_CHECKING:
     from reconcile.pull import Directory
+
+_DATE = r"(?<!\d)20\d{2}-\d{2}-\d{2}(?!\d)"
+_MONTH = r"(?<!\d)20\d{2}-\d{2}(?![\d-])"
 
 
 def first_config(directory: "Directory", *, key_env: str, base_url: str, logs: Sequence[str]) -> str:
@@ -24,10 +28,12 @@ def first_config(directory: "Directory", *, key_env: str, base_url: str, logs: S
     rules = []
     for workspace in sorted(directory.workspaces, key=lambda one: (one.archived, one.name, one.id)):
         notes = [quoted(workspace.name), *(["archived"] if workspace.archived else [])]
-        notes += [f"{keys[workspace.id]} keys"] if keys[workspace.id] else []
+        notes += [counted(keys[workspace.id], "key")] if keys[workspace.id] else []
         notes += [f"{quoted(name)}: {quoted(value)}" for name, value in workspace.tags]
         rules.append(f"  #- {{workspace: {quoted(workspace.id)}, to: CC-100}}  # {', '.join(notes)}")
-    rules += [f"  #- {{tag: {quoted(name)}}}  # on {count} workspaces" for name, count in sorted(tags.items())]
+    rules += [
+        f"  #- {{tag: {quoted(name)}}}  # on {counted(count, 'workspace')}" for name, count in sorted(tags.items())
+    ]
     default_id = directory.default_workspace_id
     return "\n".join(
         [
@@ -66,12 +72,13 @@ def log_lines(path: Path, folder: Path) -> list[str]:
     """The config's `request_logs` for a log that was looked at; dates in its path become placeholders."""
     reader, labels = _look_at(path)
     absolute = path.absolute()
+    name = re.sub(rf"{_DATE}|{_MONTH}", "", path.name.split(".")[0]).strip("-_") or absolute.parent.name or "log"
     shown = escape(str(absolute.relative_to(folder) if absolute.is_relative_to(folder) else absolute))
-    shown = re.sub(r"\d{4}-\d{2}-\d{2}", "{day}", shown)
-    shown = re.sub(r"(?<!\d)20\d{2}-\d{2}(?!\d)", "{month}", shown)
+    shown = re.sub(_DATE, "{day}", shown)
+    shown = re.sub(_MONTH, "{month}", shown)
     return [
         "request_logs:",
-        f"  - name: {quoted(path.name.split('.')[0] or 'log')}",
+        f"  - name: {quoted(name)}",
         f"    format: {reader}",
         f"    path: {quoted(shown)}",
         f"    labels: [{', '.join(map(quoted, labels))}]",

@@ -40,6 +40,11 @@ def say_json(answer: Mapping[str, object]) -> None:
     say(json.dumps(_plain(answer), allow_nan=False))
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things: 1 key, 2 keys."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
 def instant_text(at: datetime) -> str:
     """An instant as 2026-11-04T06:00:00Z; the ledger's are UTC without saying so."""
     utc = at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
@@ -65,16 +70,16 @@ def progress() -> Iterator[OnProgress]:
 
     What is done now reads ``stage: step``; where nothing more was done since, it is a notice.
     """
-    last: dict[str, int] = {}
     if not sys.stderr.isatty():
+        last: dict[str, tuple[int, int | None]] = {}
 
-        def tell(what: str, done: int, _total: int | None) -> None:
+        def tell(what: str, done: int, total: int | None) -> None:
             stage = what.partition(":")[0]
             if stage not in last:
                 say(f"{stage} …", err=True)
-            elif done == last[stage]:
+            elif (done, total) == last[stage]:
                 say(what, err=True)
-            last[stage] = done
+            last[stage] = done, total
 
         yield tell
         return

@@ -14,6 +14,8 @@ Rows = Iterable[Mapping[str, Any]]
 """Rows of a report view, by column."""
 
 _NOT_YET = "not searched for yet"
+_REST = ("unlogged", "unreported")
+"""Where the dollars of a quantity reason stand until a pass looks for it."""
 
 
 def summary(outcome: "Outcome") -> Iterator[str]:
@@ -49,13 +51,20 @@ def planted_beside_found(planted: Iterable["Planted"], outcome: "Outcome", searc
     found_usd: dict[str, Decimal] = {
         row["reason"]: row["amount_usd"] for row in outcome.bridge if row["kind"] == "step"
     }
+    holds_more = not planted_usd.keys() <= set(searched)
     rows = [
-        _beside(reason, planted_usd.get(reason), found_usd.get(reason), is_searched=reason in searched)
+        _beside(
+            reason,
+            planted_usd.get(reason),
+            found_usd.get(reason),
+            is_searched=reason in searched,
+            holds_more=holds_more,
+        )
         for reason in dict.fromkeys([*planted_usd, *found_usd])
     ]
     yield from _table([("Planted beside found, USD", "planted", "found", ""), *rows], "<>><")
-    if any(row[-1] == _NOT_YET for row in rows):
-        yield f"What is {_NOT_YET} stands in unlogged and unreported until it is."
+    if holds_more:
+        yield f"What is {_NOT_YET} is found all the same: it stands in {' and '.join(_REST)} until then."
 
 
 def status(periods: Sequence["PeriodStatus"]) -> Iterator[str]:
@@ -108,12 +117,14 @@ def _chargeback(chargeback: Rows) -> Iterator[tuple[str, ...]]:
 
 
 def _beside(
-    reason: str, planted_usd: Decimal | None, found_usd: Decimal | None, *, is_searched: bool
+    reason: str, planted_usd: Decimal | None, found_usd: Decimal | None, *, is_searched: bool, holds_more: bool
 ) -> tuple[str, str, str, str]:
     if planted_usd is None:
         return reason, "-", _usd(found_usd), "not planted"
     if not is_searched:
         return reason, _usd(planted_usd), "-", _NOT_YET
+    if reason in _REST and holds_more:
+        return reason, _usd(planted_usd), _usd(found_usd), f"holds what is {_NOT_YET}"
     off_usd = (found_usd or Decimal(0)) - planted_usd
     return reason, _usd(planted_usd), _usd(found_usd), f"off by {_usd(off_usd)}" if cents(off_usd) else "as planted"
 
