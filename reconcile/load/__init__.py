@@ -317,9 +317,9 @@ def _price(connection: duckdb.DuckDBPyConnection, book: PriceBook, period: Perio
             "until_on": "DATE",
             "prompt_over": "BIGINT",
             "price_unit": "VARCHAR",
-            "list_price_usd": "DECIMAL(18, 12)",
-            "price_usd": "DECIMAL(18, 12)",
-            "contract_price_usd": "DECIMAL(18, 12)",
+            "list_price_usd": "DECIMAL(38, 12)",
+            "price_usd": "DECIMAL(38, 12)",
+            "contract_price_usd": "DECIMAL(38, 12)",
             "source": "VARCHAR",
         },  # fmt: skip
         [

@@ -67,8 +67,11 @@ from daily
 group by day, model, service_tier, context_window, inference_geo, speed, meter;
 
 create or replace macro matched.value_usd(quantity, price_usd, price_unit) as
-    (case when price_unit = 'search' then quantity * price_usd else quantity * price_usd * 0.000001::decimal(6, 6) end)
-    ::decimal(38, 18);
+    -- each branch at its full scale: a case takes the smaller one for both
+    case
+        when price_unit = 'search' then (quantity * price_usd)::decimal(38, 18)
+        else (quantity * price_usd * 0.000001::decimal(6, 6))::decimal(38, 18)
+    end;
 
 -- The speed of a cost line. The report does not say it: where fast and standard use meet in one place, a line is of
 -- the speed whose price x reported quantity it equals; what cannot be told is shared by that product.
@@ -363,8 +366,7 @@ create or replace table matched.token_check as
 select
     day, workspace_id, model, service_tier, context_window, inference_geo, speed, meter, billed_usd, reported_usd,
     reported_quantity, price_usd,
-    case when price_unit = 'search' then price_usd::decimal(38, 18) else (price_usd * 0.000001::decimal(6, 6))::decimal(38, 18) end
-        as unit_price_usd,
+    matched.value_usd(1, price_usd, price_unit) as unit_price_usd,
     billed_usd = reported_usd as passes,
 from matched.cell
 where in_period and billed_usd is not null and price_usd is not null and price_high_usd is null;

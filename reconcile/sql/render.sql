@@ -6,9 +6,9 @@
 -- For the pages (grain):
 --   run                  one row: the run's parameters, whether the month is complete, what the result rests on
 --   verdict              one row: what the discrepancies add up to, and what of the explained is only located
---   finding              a finding, with names and a state: discrepancy | accepted | expected | tolerated
+--   finding              a finding, with names, a state (discrepancy | accepted | expected | tolerated), and
+--                        misplaced_usd: what it moved where that is more than what it amounts to
 --   finding_state        one of those states: its findings and what they sum to
---   headline             the largest discrepancies one by one, then the rest of them, then each other state
 --   daily, by_workspace, by_model, by_tier, by_meter   a day; a value of that dimension
 --   price_variance       (model, service_tier, meter) where billed differs from reported quantity x price book
 --   allocation_rule      (cost center, basis, rule, pool, driver, label): what it sent there
@@ -180,7 +180,7 @@ select
         else 'discrepancy'
     end as state,
     finding.reason,
-    bridge.title,
+    reason.title,
     finding.confidence,
     finding.day_from,
     finding.day_to,
@@ -195,10 +195,13 @@ select
     finding.quantity::bigint as quantity,
     finding.amount_usd::decimal(38, 12) as amount_usd,
     finding.moved_usd::decimal(38, 12) as moved_usd,
+    case
+        when finding.moved_usd > abs(finding.amount_usd) then finding.moved_usd
+    end::decimal(38, 12) as misplaced_usd,
     finding.accepted,
     finding.evidence
 from explained.finding
-left join explained.bridge on bridge.kind = 'step' and bridge.reason = finding.reason
+left join explained.reason on reason.reason = finding.reason
 left join source.workspace on workspace.workspace_id = finding.workspace_id
 left join source.api_key on api_key.api_key_id = finding.api_key_id
 order by moved_usd desc, id;
@@ -277,60 +280,6 @@ from report.finding
 group by state
 order by case state when 'discrepancy' then 1 when 'accepted' then 2 when 'expected' then 3 else 4 end;
 
--- Six of the discrepancies have a line of their own; every other finding is in a line of its state.
-create or replace view report.headline as
-with ranked as (
-    select
-        *,
-        state = 'discrepancy' and row_number() over (partition by state order by moved_usd desc, id) <= 6 as own_line
-    from report.finding
-),
-line as (
-    select
-        state,
-        if(own_line, id, null) as id,
-        if(own_line, reason, null) as reason,
-        if(own_line, title, null) as title,
-        if(own_line, confidence, null) as confidence,
-        if(own_line, log, null) as log,
-        if(own_line, workspace_id, null) as workspace_id,
-        if(own_line, workspace_name, null) as workspace_name,
-        if(own_line, model, null) as model,
-        if(own_line, service_tier, null) as service_tier,
-        if(own_line, meter, null) as meter,
-        if(own_line, api_key_id, null) as api_key_id,
-        if(own_line, api_key_name, null) as api_key_name,
-        amount_usd,
-        moved_usd
-    from ranked
-)
-select
-    state,
-    id,
-    reason,
-    title,
-    confidence,
-    log,
-    workspace_id,
-    workspace_name,
-    model,
-    service_tier,
-    meter,
-    api_key_id,
-    api_key_name,
-    count(*)::bigint as findings,
-    sum(amount_usd)::decimal(38, 12) as amount_usd,
-    sum(moved_usd)::decimal(38, 12) as moved_usd
-from line
-group by
-    state, id, reason, title, confidence, log, workspace_id, workspace_name, model, service_tier, meter, api_key_id,
-    api_key_name
-order by
-    case state when 'discrepancy' then 1 when 'accepted' then 2 when 'expected' then 3 else 4 end,
-    id is null,
-    sum(moved_usd) desc,
-    id;
-
 -- Every day that the close covers, also one on which nothing happened.
 create or replace view report.daily as
 with days as (
@@ -348,7 +297,8 @@ select
     coalesce(sum(cell.price_variance_usd), 0)::decimal(38, 12) as price_variance_usd,
     coalesce(sum(cell.difference_usd), 0)::decimal(38, 12) as difference_usd,
     case
-        when sum(cell.reported_usd) <> 0 then sum(cell.recorded_usd)::double / sum(cell.reported_usd)::double
+        when sum(cell.reported_usd) <> 0
+            then coalesce(sum(cell.recorded_usd), 0)::double / sum(cell.reported_usd)::double
     end as capture_rate
 from days
 left join matched.cell on cell.day = days.day and cell.in_period

@@ -133,9 +133,9 @@ with step as (
         price_step.price_variance_usd - price_step.discount_usd as left_usd,
         other_rate.cell_id is not null and (other_rate.cells > 1 or not other_rate.fits_elsewhere) as at_other_rate,
         -- whole tokens at the rate that holds after the discount, but fewer than reported
-        (price_step.billed_usd % nullif((
-            case when price_unit = 'search' then price_usd else price_usd * 0.000001::decimal(6, 6) end
-            * coalesce(price_step.discount_fraction, 1::decimal(12, 6))
+        -- (`%` is exact only between decimals of one scale)
+        (price_step.billed_usd::decimal(38, 18) % nullif((
+            matched.value_usd(1, price_usd, price_unit) * coalesce(price_step.discount_fraction, 1::decimal(12, 6))
         )::decimal(38, 18), 0)) = 0 and price_step.billed_usd < price_step.reported_usd + price_step.discount_usd
             as whole_but_fewer,
         case
