@@ -167,8 +167,8 @@ organization: X
             "Did you mean `CC-200`?"
         ),
         (
-            "config.yaml:14: allocation.shared[0].split.cc-200: got 'cc-200', which allocation.cost_centers does not hold. "
-            "Did you mean `CC-200`?"
+            "config.yaml:14: allocation.shared[0].split.cc-200: got 'cc-200', "
+            "which allocation.cost_centers does not hold. Did you mean `CC-200`?"
         ),
         "config.yaml:16: accepted[0].reason: got 'loggap', which is no reason. Did you mean `log_gap`?",
     ]

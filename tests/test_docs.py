@@ -1,0 +1,116 @@
+"""The documentation and the program say the same, in both directions."""
+
+import re
+from pathlib import Path
+
+import click
+import pytest
+
+from reconcile import cli, errors
+from reconcile.config import REASONS
+from reconcile.explain import SEARCHED
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+CRON = "15 6 3 * * /opt/reconcile/bin/reconcile close -c /etc/reconcile/config.yaml --json >>/var/log/reconcile.jsonl"
+
+
+def section(title: str) -> str:
+    """The README between a heading and the next of its level."""
+    level = title.split(" ", maxsplit=1)[0]
+    found = re.search(rf"^{re.escape(title)}\n(.*?)(?=^{level} |\Z)", README, re.MULTILINE | re.DOTALL)
+    assert found, title
+    return found[1]
+
+
+def options(command: click.Command) -> set[tuple[str, str | None]]:
+    """A command's visible options as its usage writes them: the shortest name and what it takes."""
+    return {
+        (min(option.opts, key=len), None if option.is_flag else option.metavar)
+        for option in command.params
+        if isinstance(option, click.Option) and not option.hidden
+    }
+
+
+def test_every_command_and_option_is_in_the_readme_and_the_other_way_round():
+    """The README's usage lines are those of the commands, no more and no less."""
+    block = re.search(r"```\n(reconcile .*?)```", section("## The commands"), re.DOTALL)
+    assert block
+    written = {}
+    for line in block[1].splitlines():
+        _, command, usage = line.split(maxsplit=2)
+        written[command] = {
+            (option, metavar or None) for option, metavar in re.findall(r"\[(-{1,2}[\w-]+)(?: (\w+))?\]", usage)
+        }
+    assert written == {name: options(command) for name, command in cli.commands.commands.items()}
+
+
+def test_every_command_is_described():
+    """Each command has a sentence under its usage line, and a help of its own."""
+    described = re.findall(r"^- `(\w+)` ", section("## The commands"), re.MULTILINE)
+    assert described == list(cli.commands.commands)
+    assert all(command.help for command in cli.commands.commands.values())
+    assert all(
+        option.help
+        for command in cli.commands.commands.values()
+        for option in command.params
+        if isinstance(option, click.Option)
+    )
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_page_names_only_commands_and_options_that_exist(page):
+    """`reconcile x` and `--x` in any page are of this version; so no page speaks of what is not there."""
+    text = page.read_text(encoding="utf-8")
+    spoken = {*re.findall(r"(?:`|bin/|^)reconcile ([a-z]+)", text, re.MULTILINE)}
+    assert spoken <= set(cli.commands.commands)
+    known = {name for command in cli.commands.commands.values() for option in command.params for name in option.opts}
+    known |= {"--help", "--version"}
+    assert set(re.findall(r"(?<![\w-])--[a-z][\w-]*", text)) <= known
+
+
+def test_the_exit_codes_are_those_of_the_errors():
+    """The README's table, the help and the error classes have the same codes."""
+    table = [int(code) for code in re.findall(r"^\| (\d+) \|", README, re.MULTILINE)]
+    classes = {error.exit_code for error in errors.ReconcileError.__subclasses__()}
+    assert table == [0, 1, *sorted(classes), cli.BUG, cli.INTERRUPTED]
+    assert [int(code) for code in re.findall(r"^ +(\d+) ", cli.commands.help, re.MULTILINE)] == table
+
+
+def test_the_reasons_are_those_of_the_program():
+    """The README lists every reason once, in the bridge's order."""
+    table = "".join(re.findall(r"^\|.*$", section("### The reasons"), re.MULTILINE))
+    assert tuple(re.findall(r"`(\w+)`", table)) == REASONS
+
+
+def test_the_reasons_that_are_not_searched_for_are_named():
+    """Known limits speak of the second row of the reasons: those, and no others, are not searched for."""
+    assert "The reasons of the second row above are not searched for yet" in section("## Known limits")
+    rows = re.findall(r"^\|.*$", section("### The reasons"), re.MULTILINE)[2:]
+    assert set(re.findall(r"`(\w+)`", rows[1])) == set(REASONS) - SEARCHED
+
+
+def test_the_cron_line_is_a_command_that_parses():
+    """The README's cron line is the promised one, and its arguments are accepted."""
+    assert CRON in README
+    arguments = CRON.split(">>", maxsplit=1)[0].split()[6:]
+    context = cli.commands.make_context("reconcile", arguments)
+    command = cli.commands.commands["close"]
+    parsed = command.make_context("close", arguments[1:], parent=context)
+    assert parsed.params["as_json"] is True
+    assert parsed.params["config_path"] == Path("/etc/reconcile/config.yaml")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page):
+    """A link to a file of the repository has its file."""
+    links = re.findall(r"(?<!!)\[[^\]]+\]\(([^)#\s]+)\)", page.read_text(encoding="utf-8"))
+    assert not [link for link in links if "://" not in link and not (page.parent / link).exists()]
+
+
+def test_every_make_target_that_is_named_exists():
+    """`make x` in the README is a target."""
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    assert set(re.findall(r"(?:^|`)make ([a-z]+)", README, re.MULTILINE)) <= targets
+    assert {"demo", "test", "check"} <= targets
