@@ -1,13 +1,16 @@
 """Plants differences into single requests, and books the value of each."""
 
-from collections.abc import Callable
 from random import Random
+from typing import TYPE_CHECKING
 
 from reconcile.sandbox.organization import ADS_RANKING, LOGS, PRIORITY_KEY, Workspace
 from reconcile.sandbox.plants import Part, Truth, dot
 from reconcile.sandbox.rates import MODELS, SEARCH_PICO_USD, is_served
 from reconcile.sandbox.scenario import Scenario
 from reconcile.sandbox.traffic import DAY_MS, Event, Iteration, Request, Touch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _HOUR_MS = 3_600_000
 _SERVICE_TIER_DAYS = range(17, 24)  # days of the month, counted from 0

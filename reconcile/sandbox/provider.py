@@ -92,7 +92,9 @@ class Provider:
                 part = turn_part(request, turn)
                 self._add(request, part.model, part.window, part.geo, False, (*part.tokens, 0, 0))
 
-    def _add(self, request: Request, model: str, window: str, geo: str, is_long: bool, counters: Counters) -> None:
+    def _add(  # noqa: PLR0917 - a cell's dimensions, in their order
+        self, request: Request, model: str, window: str, geo: str, is_long: bool, counters: Counters
+    ) -> None:
         source = request.source
         key = source.key.id if source.key is not None else None
         dimensions = (
@@ -239,7 +241,7 @@ class Provider:
         return lines
 
 
-def describe(model: str, tier: str, window: str, geo: str, speed: str, meter: int) -> str:
+def describe(model: str, tier: str, window: str, geo: str, speed: str, meter: int) -> str:  # noqa: PLR0917 - a cell's dimensions, in their order
     """The bill's wording for a token line."""
     kind = ("Input Tokens", "Input Tokens, Cache Write", "Input Tokens, Cache Write 1h", "Input Tokens, Cache Hit")
     text = f"{MODELS[model].title} Usage - {kind[meter] if meter < 4 else 'Output Tokens'}"

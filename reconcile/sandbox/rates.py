@@ -220,7 +220,7 @@ def long_over(model: str, day: int) -> int:
 
 
 @cache
-def rates(model: str, day: int, tier: str, geo: str, speed: str, is_long: bool) -> Five:
+def rates(model: str, day: int, tier: str, geo: str, speed: str, is_long: bool) -> Five:  # noqa: PLR0917 - a cell's dimensions, in their order
     """What a token of each meter costs, in pico-dollars. Priority is rated as standard (it has no cost line).
 
     Raises ``KeyError`` for a model that is not served on the day.
@@ -236,7 +236,7 @@ def rates(model: str, day: int, tier: str, geo: str, speed: str, is_long: bool) 
     return uncached, write_5m, write_1h, read, output
 
 
-def cell_rates(model: str, day: int, tier: str, window: str, geo: str, speed: str) -> Five:
+def cell_rates(model: str, day: int, tier: str, window: str, geo: str, speed: str) -> Five:  # noqa: PLR0917 - a cell's dimensions, in their order
     """The rates of a cell of the reports; the lower ones where a step lies inside its window."""
     step = long_over(model, day)
     return rates(model, day, tier, geo, speed, bool(step) and window == "200k-1M")

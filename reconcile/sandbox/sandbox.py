@@ -1,7 +1,7 @@
 """One simulated organization for one month: built whole, then written to files or served over HTTP."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -23,10 +23,10 @@ class Sandbox:
     """What a scenario makes: the logs' files by relative path, the provider's books, and what was planted."""
 
     scenario: Scenario
-    files: dict[str, bytes]
-    provider: Provider
-    costs: dict[int, list[CostLine]]
-    truth: tuple[Planted, ...]
+    files: dict[str, bytes] = field(repr=False)
+    provider: Provider = field(repr=False)
+    costs: dict[int, list[CostLine]] = field(repr=False)
+    truth: tuple[Planted, ...] = field(repr=False)
 
     @classmethod
     def build(cls, scenario: Scenario) -> "Sandbox":

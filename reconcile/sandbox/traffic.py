@@ -123,7 +123,7 @@ class Request:
         "write_5m",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - what a request is, drawn in one place
         self,
         source: Source,
         at: int,
