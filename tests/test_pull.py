@@ -17,6 +17,8 @@ from reconcile.errors import ConfigError, NotReadyError, ReconcileError, SourceE
 from reconcile.period import Period
 from reconcile.pull import ApiKey, Organization, Progress, Workspace, directory, latest, pull, reach, repull_day
 from reconcile.pull.client import Patience, asked_wait
+from reconcile.sandbox import Fault, Faults, Sandbox, Scenario
+from reconcile.sandbox.organization import DEFAULT
 
 KEY = "sk-ant-admin01-secret"
 ORGANIZATION = "12345678-1234-5678-1234-567812345678"
@@ -402,6 +404,19 @@ def test_several_unlisted_workspaces_are_all_asked(close, api):
     folder = close()
     assert manifest(folder)["default_workspace_id"] == "wrkspc_default"
     assert files(folder, "workspace") == ["workspace-wrkspc_0-1.json", "workspace-wrkspc_default-1.json"]
+
+
+def test_the_only_unlisted_workspace_may_have_another_name(close, api):
+    """One workspace that keys name, the list lacks and the API knows is the default one, whatever its name."""
+    api.unlisted = {"wrkspc_default": "Standard"}
+    assert manifest(close())["default_workspace_id"] == "wrkspc_default"
+
+
+def test_several_unlisted_workspaces_without_the_name_tell_nothing(close, api):
+    """Where none of several is named so, the default workspace stays unknown rather than guessed."""
+    api.unlisted = {"wrkspc_default": "Standard", "wrkspc_0": "Deleted"}
+    api.keys[0]["scope"]["workspace_id"] = "wrkspc_0"
+    assert manifest(close())["default_workspace_id"] is None
 
 
 def test_a_workspace_that_the_api_does_not_know_is_not_the_default(close, api):
@@ -804,7 +819,8 @@ def test_a_refusal_of_speed_is_lived_with(close, api):
 
 def test_another_400_of_usage_is_an_error(close, api):
     """A 400 that does not name speed is no reason to ask for less."""
-    api.before.append(on("/messages", lambda _: error(400, "invalid_request_error", "limit: at most 12")))
+    refused = error(400, "invalid_request_error", "limit: at most 12")
+    api.before.append(lambda request: refused if "anthropic-beta" in request.headers else None)
     with pytest.raises(SourceError, match="limit: at most 12"):
         close()
 
@@ -873,6 +889,30 @@ def test_an_interrupted_chain_goes_on_in_its_middle(close, api):
         "page_2026-10-21",
         "page_2026-10-31",
     ]
+
+
+def test_a_listing_with_a_bad_page_is_fetched_again_whole(close, api):
+    """Where one page of a report is wrong, the ones before it are not trusted either."""
+    api.buckets_a_page = 10
+    api.before.append(on("/cost_report", changed(api, repeat_bucket), page="page_2026-10-11"))
+    with pytest.raises(SourceError, match=r"cost_day-2.json.*a second time"):
+        close()
+    api.before.clear()
+    api.requests.clear()
+    close()
+    assert len(api.asked("/cost_report")) == 4
+
+
+def test_a_page_that_was_fetched_late_stands_in_its_place(close, api, tmp_path):
+    """The manifest lists pages in order, whatever the order in which they came."""
+    api.buckets_a_page = 10
+    api.before.append(on("/cost_report", lambda _: error(500), page="page_2026-10-31"))
+    with pytest.raises(SourceError, match=r"cost_day-4.json"):
+        close()
+    (partial,) = (tmp_path / "raw" / "2026-10").iterdir()
+    (partial / "cost_day-1.json").write_bytes(b"{}")
+    api.before.clear()
+    assert files(close(), "cost_day") == [f"cost_day-{n}.json" for n in (1, 2, 3, 4)]
 
 
 @pytest.mark.parametrize("status", [400, 404, 410])
@@ -1013,3 +1053,116 @@ def test_the_directory_names_workspaces_and_keys(api):
         ApiKey("apikey_3", "o", "active", None),
     )
     assert found.default_workspace_id == "wrkspc_default"
+
+
+# --- over real HTTP ---
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Sandbox:
+    return Sandbox.build(Scenario(requests=2_000))
+
+
+@pytest.fixture
+def served(sandbox, tmp_path) -> Callable[..., Path]:
+    """Pulls the sandbox's month from its server, with faults; ``attempts`` times, as a scheduler would."""
+
+    def run(*faults: Fault, attempts: int = 1, key: str = sandbox.key) -> Path:
+        with sandbox.serve(faults=Faults(faults)) as server:
+            billing = Billing(base_url=server.url, key=Key(env="ANTHROPIC_ADMIN_KEY"))
+            while True:
+                attempts -= 1
+                try:
+                    return pull(billing, OCTOBER, tmp_path / "raw", now=sandbox.now, key=key, organization_id=None)
+                except SourceError:
+                    if not attempts:
+                        raise
+
+    return run
+
+
+def buckets(folder: Path, kind: str) -> list[dict]:
+    return [bucket for file in files(folder, kind) for bucket in json.loads((folder / file).read_bytes())["data"]]
+
+
+def tokens_by_day(folder: Path, kind: str) -> dict[str, int]:
+    sums: dict[str, int] = {}
+    for bucket in buckets(folder, kind):
+        day = bucket["starting_at"][:10]
+        sums[day] = sums.get(day, 0) + sum(row["output_tokens"] for row in bucket["results"])
+    return sums
+
+
+def test_a_month_of_the_sandbox(served):
+    """Over real HTTP the month comes whole: each hour, each day, and the grouped sums are the ungrouped ones."""
+    folder = served()
+    assert len(buckets(folder, "usage_hour")) == 33 * 24
+    assert len(buckets(folder, "cost_day")) == 31
+    hours, days = tokens_by_day(folder, "usage_hour"), tokens_by_day(folder, "usage_day")
+    assert sum(days.values()) > 0
+    assert {day: hours[day] for day in days} == days
+    assert manifest(folder)["default_workspace_id"] == DEFAULT.id
+    rows = [row for bucket in buckets(folder, "usage_hour") for row in bucket["results"]]
+    assert {"standard", "fast"} == {row["speed"] for row in rows}
+
+
+def test_faults_that_pass_leave_no_trace(served):
+    """What goes wrong for a while is asked for again: the pages are those of a pull without faults."""
+    faults = {
+        "usage_report": ("rate_limit", "rate_limit_silent", "server_error"),
+        "cost_report": ("overloaded", "cut_body", "invalid_json"),
+    }
+    whole = served()
+    healed = served(*(Fault(kind, path=path) for path, kinds in faults.items() for kind in kinds))
+    for name in [page["file"] for page in manifest(whole)["pages"]]:
+        assert (healed / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_a_hang_is_given_up_and_asked_again(served, monkeypatch):
+    """A server that goes silent is left, and asked again."""
+    monkeypatch.setattr("reconcile.pull.client.PATIENCE", Patience(attempts=2, silence=0.2))
+    assert served(Fault("hang", path="cost_report", times=1)).is_dir()
+    with pytest.raises(SourceError, match="ReadTimeout"):
+        served(Fault("hang", path="cost_report", times=None))
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        (Fault("spend_cap", times=None), "spend limit"),
+        (Fault("rate_limit", times=None, retry_after="86400"), "asks to wait 86400 s"),
+        (Fault("server_error", path="cost_report", times=None), r"cost_day-1.json.*HTTP 500 api_error"),
+        (Fault("invalid_json", path="api_keys", times=None), r"api_keys-1.json.*not JSON, it begins '<html>"),
+        (Fault("missing_day", path="cost_report", day="2026-10-09"), "the first is 2026-10-09T00:00:00Z"),
+        (Fault("missing_day", path="usage_report", day="2026-10-09"), "24 of 24 buckets are missing"),
+    ],
+)
+def test_a_fault_that_stays_is_one_clear_line(served, tmp_path, fault, says):
+    """What does not heal ends the pull with a SourceError, and without a complete folder."""
+    with pytest.raises(SourceError, match=says):
+        served(fault)
+    assert latest(tmp_path / "raw", OCTOBER) is None
+
+
+@pytest.mark.parametrize("key", ["sk-ant-admin01-wrong", "sk-ant-api03-a-workspaces-key"])
+def test_the_sandbox_refuses_other_keys(served, key):
+    """A wrong key and a workspace's key are refused by name of their place."""
+    with pytest.raises(SourceError, match="environment variable ANTHROPIC_ADMIN_KEY"):
+        served(key=key)
+
+
+def test_the_next_attempt_finishes_an_interrupted_pull(served, sandbox, tmp_path):
+    """After a fault that outlasts a pull's patience, the next pull completes the same folder."""
+    folder = served(Fault("overloaded", path="cost_report", times=6), attempts=2)
+    assert len(buckets(folder, "cost_day")) == 31
+    assert list(folder.parent.iterdir()) == [folder]
+
+
+def test_a_day_that_lost_a_row_is_whole_when_pulled_again(sandbox, tmp_path):
+    """A row that was missing from one day's hours is there after that day alone is fetched again."""
+    with sandbox.serve(faults=Faults((Fault("lost_row", path="usage_report"),))) as server:
+        billing = Billing(base_url=server.url, key=Key(env="ANTHROPIC_ADMIN_KEY"))
+        folder = pull(billing, OCTOBER, tmp_path / "raw", now=sandbox.now, key=sandbox.key, organization_id=None)
+        again = repull_day(billing, OCTOBER, folder, date(2026, 9, 30), now=sandbox.now, key=sandbox.key)
+    lost, whole = (sum(len(bucket["results"]) for bucket in buckets(path, "usage_hour")) for path in (folder, again))
+    assert whole == lost + 1
