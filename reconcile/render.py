@@ -25,8 +25,11 @@ TEMPLATES = next(folder for folder in (PACKAGE / "reports", PACKAGE.parent / "re
 UNALLOCATED = "unallocated"
 _CENT = Decimal("0.01")
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_NUMERAL = re.compile(r"-?\d{1,30}(\.\d+)?")
+_CAPITALS = frozenset({"api", "id", "url", "usd", "utc"})
 _MINUS = "\N{MINUS SIGN}"
 _ABSENT = "\N{EN DASH}"
+_HEADED = 6
 _CHART_ROWS = 14
 """How many cost centers a chart shows; the table below it shows all."""
 
@@ -133,7 +136,7 @@ def statement_names(cost_centers: Iterable[str]) -> dict[str, str]:
     return names
 
 
-# Rows and figures: what a page shows -----------------------------------------------------------------------------------
+# Rows and figures: what a page shows ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -186,6 +189,35 @@ class Figures:
         return self.billed_usd - self.logged_usd
 
 
+@dataclass(frozen=True)
+class State:
+    """The findings in one state, in cents: ``discrepancy``, ``accepted``, ``expected`` or ``tolerated``."""
+
+    state: str
+    findings: tuple[Any, ...]
+    moved_usd: Decimal
+
+    @property
+    def headed(self) -> tuple[Any, ...]:
+        """The ones that the first page shows by themselves: the largest discrepancies."""
+        return self.findings[:_HEADED] if self.state == "discrepancy" else ()
+
+    @property
+    def rest(self) -> tuple[Any, ...]:
+        """The others, which it shows in one line."""
+        return self.findings[len(self.headed) :]
+
+    @property
+    def amount_usd(self) -> Decimal:
+        """What all of them add up to, as printed."""
+        return sum((row.amount_usd for row in self.findings), Decimal("0.00"))
+
+    @property
+    def rest_usd(self) -> Decimal:
+        """What the others add up to."""
+        return sum((row.amount_usd for row in self.rest), Decimal("0.00"))
+
+
 def _fetch(connection: duckdb.DuckDBPyConnection, query: str, *parameters: object) -> list[Any]:
     """A query's rows, each a frozen value whose fields are the columns."""
     cursor = connection.execute(query, list(parameters))
@@ -208,13 +240,13 @@ def foot(amounts: Sequence[Decimal], total_usd: Decimal) -> list[Decimal]:
     return printed
 
 
-def _footed(rows: Sequence[Any], *, total: bool = True, **totals_usd: Decimal) -> Table:
+def _footed(rows: Sequence[Any], **totals_usd: Decimal) -> Table:
     """Rows whose named columns are printed in cents and add up to the totals given."""
     for column, total_usd in totals_usd.items():
         printed = foot([getattr(row, column) for row in rows], total_usd)
         rows = [replace(row, **{column: usd}) for row, usd in zip(rows, printed, strict=True)]
     line = make_dataclass("Total", list(totals_usd), frozen=True)
-    return Table(tuple(rows), line(**totals_usd) if total else None)
+    return Table(tuple(rows), line(**totals_usd))
 
 
 def _crossed(rows: Sequence[Any], figures: Figures) -> Table:
@@ -272,7 +304,7 @@ def _figures(bridge: Sequence[Any]) -> Figures:
     )
 
 
-# Pages ----------------------------------------------------------------------------------------------------------------
+# Pages ---------------------------------------------------------------------------------------------------------------
 
 
 def _pages(connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
@@ -284,8 +316,7 @@ def _pages(connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
     (verdict,) = _fetch(connection, "select * from report.verdict")
     chargeback = _fetch(connection, "select * from report.chargeback")
     charts = Charts()
-    environment = _environment()
-    environment.globals.update(
+    environment = _environment(
         run=run,
         summary=summary,
         verdict=verdict,
@@ -294,16 +325,18 @@ def _pages(connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
         chargeback=_chargeback(chargeback),
         statement_names=statement_names(row.cost_center for row in chargeback),
         waterfall=charts.waterfall(bridge),
+        states=_states(connection, bridge),
+        workspace_names={
+            row.workspace_id: row.workspace_name or row.workspace_id
+            for row in _fetch(connection, "select workspace_id, workspace_name from report.by_workspace")
+        },
         sources=_fetch(connection, "select * from report.source"),
         defaults=_fetch(connection, "select * from report.default_used"),
         rejected=_fetch(connection, "select * from report.rejected limit 20"),
         warnings=_fetch(connection, "select * from report.warning"),
     )
     pages = {
-        "index.html": environment.get_template("index.html.j2").render(
-            causes=_causes(bridge),
-            headline=_footed(_fetch(connection, "select * from report.headline"), amount_usd=figures.found_usd),
-        ),
+        "index.html": environment.get_template("index.html.j2").render(causes=_causes(bridge)),
         "discrepancy.html": environment.get_template("discrepancy.html.j2").render(
             **_discrepancy(connection, figures, charts)
         ),
@@ -313,12 +346,22 @@ def _pages(connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
     }
     statement = environment.get_template("statement.html.j2")
     names = statement_names(row.cost_center for row in chargeback)
+    seen = _by_cost_center(_fetch(connection, "select * from report.statement"))
+    rules = _by_cost_center(_fetch(connection, "select * from report.allocation_rule"))
     for center in sorted(chargeback, key=lambda row: row.cost_center):
-        if center.cost_center != UNALLOCATED:
-            pages[f"statements/{names[center.cost_center]}"] = statement.render(
-                **_statement(connection, center, charts)
+        name = center.cost_center
+        if name != UNALLOCATED:
+            pages[f"statements/{names[name]}"] = statement.render(
+                **_statement(center, seen.get(name, []), rules.get(name, []), charts)
             )
     return pages
+
+
+def _by_cost_center(rows: Sequence[Any]) -> dict[str, list[Any]]:
+    held: dict[str, list[Any]] = {}
+    for row in rows:
+        held.setdefault(row.cost_center, []).append(row)
+    return held
 
 
 def _chargeback(rows: Sequence[Any]) -> Table:
@@ -335,18 +378,28 @@ def _causes(bridge: Sequence[Any]) -> list[Any]:
     return sorted(steps, key=lambda row: (-abs(row.amount_usd), row.position))[:3]
 
 
+def _states(connection: duckdb.DuckDBPyConnection, bridge: Sequence[Any]) -> list["State"]:
+    """The findings by state. Those of one reason add up, as printed, to what the bridge prints for it."""
+    steps = {row.reason: row.amount_usd for row in bridge if row.kind == "step"}
+    findings = _fetch(connection, "select * from report.finding")
+    printed: dict[str, Any] = {}
+    for reason in {row.reason: None for row in findings}:
+        held = [row for row in findings if row.reason == reason]
+        for row in _footed(held, amount_usd=steps.get(reason, Decimal("0.00"))).rows:
+            printed[row.id] = replace(row, evidence=_evidence(row.evidence))
+    return [
+        State(
+            state=row.state,
+            findings=tuple(printed[found.id] for found in findings if found.state == row.state),
+            moved_usd=row.moved_usd,
+        )
+        for row in _fetch(connection, "select * from report.finding_state")
+    ]
+
+
 def _discrepancy(connection: duckdb.DuckDBPyConnection, figures: Figures, charts: "Charts") -> dict[str, Any]:
     daily = _crossed(_fetch(connection, "select * from report.daily"), figures)
-    states = _footed(_fetch(connection, "select * from report.finding_state"), amount_usd=figures.found_usd)
-    findings = [
-        replace(row, evidence=_evidence(row.evidence)) for row in _fetch(connection, "select * from report.finding")
-    ]
     return {
-        "states": states,
-        "findings": {
-            state.state: _footed([row for row in findings if row.state == state.state], amount_usd=state.amount_usd)
-            for state in states.rows
-        },
         "daily": daily,
         "daily_chart": charts.daily(daily.rows),
         "price_variance": _footed(
@@ -385,10 +438,7 @@ def _allocation(
 def _rules(rows: Sequence[Any], chargeback: Sequence[Any]) -> list[tuple[Any, Table]]:
     """Each cost center with the rules that sent it something, which add up to its direct and its shared dollars."""
     centers = {row.cost_center: row for row in chargeback}
-    by_center: dict[str, list[Any]] = {}
-    for row in rows:
-        by_center.setdefault(row.cost_center, []).append(row)
-    return [(centers[name], _split(held, centers[name])) for name, held in by_center.items() if name in centers]
+    return [(centers[name], _split(held, centers[name])) for name, held in _by_cost_center(rows).items()]
 
 
 def _split(rows: Sequence[Any], center: Any) -> Table:
@@ -398,9 +448,7 @@ def _split(rows: Sequence[Any], center: Any) -> Table:
     return Table(direct.rows + shared.rows, center)
 
 
-def _statement(connection: duckdb.DuckDBPyConnection, center: Any, charts: "Charts") -> dict[str, Any]:
-    seen = _fetch(connection, "select * from report.statement where cost_center = ?", center.cost_center)
-    rules = _fetch(connection, "select * from report.allocation_rule where cost_center = ?", center.cost_center)
+def _statement(center: Any, seen: Sequence[Any], rules: Sequence[Any], charts: "Charts") -> dict[str, Any]:
     tables = {}
     for dimension in ("workspace", "model", "service_tier", "meter", "day"):
         table = _footed(
@@ -418,7 +466,7 @@ def _footed_to_itself(rows: Sequence[Any], column: str) -> Table:
     return _footed(rows, **{column: money.cents(sum((getattr(row, column) for row in rows), Decimal(0)))})
 
 
-# Words and numbers -----------------------------------------------------------------------------------------------------
+# Words and numbers ---------------------------------------------------------------------------------------------------
 
 
 def usd(value: Decimal | None, *, signed: bool = False) -> str:
@@ -471,6 +519,24 @@ def month(period: str) -> str:
     return f"{date.fromisoformat(period + '-01'):%B %Y}"
 
 
+def label(key: str) -> str:
+    """A key of the evidence as a heading: ``api_key_id`` reads API key id, ``amount_usd`` Amount (USD)."""
+    words = key.removesuffix("_usd").removesuffix("_percent").split("_")
+    unit = " (USD)" if key.endswith("_usd") else " (%)" if key.endswith("_percent") else ""
+    text = " ".join(word.upper() if word in _CAPITALS else word for word in words)
+    return text[:1].upper() + text[1:] + unit
+
+
+def numeral(value: object, key: str) -> str | None:
+    """A number of the evidence, which may come as text, with separators; None where it is not a number."""
+    text = str(value)
+    if isinstance(value, bool) or _NUMERAL.fullmatch(text) is None or key.endswith(("_id", "id", "status", "version")):
+        return None
+    if key.endswith("_usd") or "." in text:
+        return exact(Decimal(text)) if key.endswith("_usd") else text
+    return quantity(int(text))
+
+
 def iso_day(text: str) -> str:
     """A date that comes as text, as people write it."""
     return day(date.fromisoformat(text))
@@ -481,7 +547,8 @@ def instant(value: datetime | None) -> str:
     return _ABSENT if value is None else f"{value.day} {value:%b %Y, %H:%M} UTC"
 
 
-def _environment() -> jinja2.Environment:
+def _environment(**shared: object) -> jinja2.Environment:
+    """Jinja with what every page shows."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -490,9 +557,13 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    shown: tuple[Callable[..., str], ...] = (usd, dollars, exact, quantity, percent, day, iso_day, month, instant)
+    shown: tuple[Callable[..., str | None], ...] = (
+        *(usd, dollars, exact, quantity, percent, day, iso_day, month, instant),
+        *(label, numeral),
+    )
     environment.filters.update({function.__name__: function for function in shown})
     environment.tests.update(table=_is_table)
+    environment.globals.update(shared)
     for name, template in (("words", "words.html.j2"), ("show", "macros.html.j2")):
         environment.globals[name] = environment.get_template(template).module
     return environment
@@ -503,7 +574,7 @@ def _is_table(value: object) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(row, dict) for row in value)
 
 
-# Charts ---------------------------------------------------------------------------------------------------------------
+# Charts --------------------------------------------------------------------------------------------------------------
 
 # Placeholders that no chart library changes; in the page they are the style sheet's colors, light or dark.
 _INK, _MUTED, _RULE, _ACCENT, _SOFT, _ALERT = (f"#11110{digit}" for digit in range(1, 7))
@@ -522,11 +593,15 @@ class Charts:
     """Draws the pages' charts as inline SVG. A chart needs numbers to place its marks; every label comes as text."""
 
     def __init__(self) -> None:
-        import altair  # noqa: PLC0415 - heavy, and only pages need it
+        import altair as alt  # noqa: PLC0415 - heavy, and only pages need it
         import vl_convert  # noqa: PLC0415
 
-        self._alt = altair
+        self._alt: Any = alt
         self._convert = vl_convert.vegalite_to_svg
+        days = self._alt.Chart(self._alt.Data(values=[])).mark_bar(color=_ACCENT, width={"band": 0.7})
+        self._days = self._spec(  # made once: there may be hundreds of statements
+            days.encode(x=self._day_axis(), y=self._dollar_axis("usd:Q")).properties(width=860, height=150)
+        )
 
     def waterfall(self, bridge: Sequence[Any]) -> Markup:
         """The bridge: one line a total or step, from where it starts to where it ends."""
@@ -573,7 +648,9 @@ class Charts:
             numbers.transform_filter(is_total).mark_text(align="left", dx=8, fontWeight="bold", color=_INK),
             numbers.transform_filter(alt.datum.kind != "total").mark_text(align="left", dx=8, color=_INK),
         ).properties(width=600, height=alt.Step(24))
-        return self._svg(chart, "Bridge from logged to billed: " + ", ".join(f"{s['title']} {s['label']}" for s in steps))
+        return self._svg(
+            chart, "Bridge from logged to billed: " + ", ".join(f"{s['title']} {s['label']}" for s in steps)
+        )
 
     def daily(self, days: Sequence[Any]) -> Markup:
         """What was reported each day, and how much of it the logs hold."""
@@ -583,37 +660,27 @@ class Charts:
                 "day": row.day.day,
                 "recorded": float(row.recorded_usd),
                 "reported": float(row.reported_usd),
-                "billed": float(row.billed_usd),
+                "billed": float(row.billed_usd) or None,  # no tick on a day without a bill
             }
             for row in days
         ]
-        x, height = self._day_axis(), 200
-        top = max((max(row["recorded"], row["reported"], row["billed"]) for row in rows), default=0.0)
-        y = self._dollar_axis("reported:Q", top)
+        if not any(row["recorded"] or row["reported"] or row["billed"] for row in rows):
+            return Markup()
+        x = self._day_axis()
         base = alt.Chart(alt.Data(values=rows))
         chart = alt.layer(
-            base.mark_bar(color=_SOFT, width={"band": 0.78}).encode(x=x, y=y),
-            base.mark_bar(color=_ACCENT, width={"band": 0.42}).encode(x=x, y=self._dollar_axis("recorded:Q", top)),
-            base.mark_tick(color=_INK, thickness=2, width={"band": 0.78}).encode(
-                x=x, y=self._dollar_axis("billed:Q", top)
-            ),
-        ).properties(width=860, height=height)
+            base.mark_bar(color=_SOFT, width={"band": 0.78}).encode(x=x, y=self._dollar_axis("reported:Q")),
+            base.mark_bar(color=_ACCENT, width={"band": 0.42}).encode(x=x, y=self._dollar_axis("recorded:Q")),
+            base.mark_tick(color=_INK, thickness=2, width={"band": 0.78}).encode(x=x, y=self._dollar_axis("billed:Q")),
+        ).properties(width=860, height=200)
         return self._svg(chart, "Recorded, reported and billed dollars by day; the figures are in the table below")
 
     def days(self, amounts: Sequence[tuple[date, Decimal]]) -> Markup:
         """One cost center's direct dollars by day."""
-        alt = self._alt
-        if not amounts:
+        if not any(amount_usd for _, amount_usd in amounts):
             return Markup()
-        rows = [{"day": on.day, "usd": float(amount_usd)} for on, amount_usd in amounts]
-        y = self._dollar_axis("usd:Q", max(row["usd"] for row in rows))
-        chart = (
-            alt.Chart(alt.Data(values=rows))
-            .mark_bar(color=_ACCENT, width={"band": 0.7})
-            .encode(x=self._day_axis(), y=y)
-            .properties(width=860, height=150)
-        )
-        return self._svg(chart, "Dollars by day; the figures are in the table below")
+        spec = {**self._days, "data": {"values": [{"day": on.day, "usd": float(usd_on)} for on, usd_on in amounts]}}
+        return self._svg(spec, "Dollars by day; the figures are in the table below")
 
     def cost_centers(self, chargeback: Sequence[Any]) -> Markup:
         """The largest cost centers: direct and shared dollars."""
@@ -624,6 +691,7 @@ class Charts:
                 "row": number,
                 "name": row.name or row.cost_center,
                 "part": "none" if row.cost_center == UNALLOCATED else part,
+                "named": part == "direct",  # a label once a row
                 "from": float(start),
                 "to": float(end),
                 "end": float(max(row.total_usd, 0)),
@@ -649,10 +717,10 @@ class Charts:
         base = alt.Chart(alt.Data(values=rows))
         chart = alt.layer(
             base.mark_bar().encode(x=alt.X("from:Q", scale=scale, axis=None), x2="to:Q", y=y, color=color),
-            base.transform_filter(alt.datum.part != "shared")
+            base.transform_filter(alt.datum.named)
             .mark_text(align="right", color=_INK, limit=230)
             .encode(y=y, x=alt.value(-12), text="name:N"),
-            base.transform_filter(alt.datum.part != "shared")
+            base.transform_filter(alt.datum.named)
             .mark_text(align="left", dx=8, color=_INK)
             .encode(y=y, x=alt.X("end:Q", scale=scale, axis=None), text="label:N"),
         ).properties(width=600, height=alt.Step(24))
@@ -662,30 +730,33 @@ class Charts:
         alt = self._alt
         return alt.X("day:O", axis=alt.Axis(title=None, labelAngle=0, ticks=False, domainColor=_RULE, labelPadding=6))
 
-    def _dollar_axis(self, field: str, top: float) -> Any:
+    def _dollar_axis(self, field: str) -> Any:
         alt = self._alt
-        pattern = "$,.0f" if top >= 10 else "$,.2f"  # noqa: PLR2004 - below, whole dollars would repeat on the axis
         axis = alt.Axis(
-            title=None, format=pattern, tickCount=4, domain=False, ticks=False, gridColor=_RULE, labelPadding=8
+            title=None, format="$,.2~f", tickCount=4, domain=False, ticks=False, gridColor=_RULE, labelPadding=8
         )
-        return alt.Y(field, axis=axis, scale=alt.Scale() if top > 0 else alt.Scale(domain=[0, 1]), stack=None)
+        return alt.Y(field, axis=axis, stack=None)
+
+    def _spec(self, chart: Any) -> dict[str, Any]:
+        alt = self._alt
+        spec: dict[str, Any] = chart.configure(
+            aria=False,
+            background="transparent",
+            font=_FONT,
+            padding=2,
+            view=alt.ViewConfig(stroke=None),
+            axis=alt.AxisConfig(labelColor=_MUTED, labelFontSize=11),
+            text=alt.MarkConfig(fontSize=12),
+        ).to_dict()
+        return spec
 
     def _svg(self, chart: Any, label: str) -> Markup:
-        alt = self._alt
-        text = self._convert(
-            chart.configure(
-                aria=False,
-                background="transparent",
-                font=_FONT,
-                padding=2,
-                view=alt.ViewConfig(stroke=None),
-                axis=alt.AxisConfig(labelColor=_MUTED, labelFontSize=11),
-                text=alt.MarkConfig(fontSize=12),
-            ).to_dict()
-        )
+        """The chart, or the spec of one, with the style sheet's colors."""
+        text: str = self._convert(chart if isinstance(chart, dict) else self._spec(chart))
         for placeholder, variable in _VARIABLES.items():
             text = text.replace(f'="{placeholder}"', f'="var({variable})"')
-        return Markup(text.replace("<svg ", f'<svg role="img" aria-label="{escape(label)}" ', 1))  # noqa: S704 - vega escapes its text
+        labeled = text.replace("<svg ", f'<svg role="img" aria-label="{escape(label)}" ', 1)
+        return Markup(labeled)  # noqa: S704 - vega escapes its text
 
 
 def _kind_of_step(row: Any) -> str:

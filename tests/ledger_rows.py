@@ -112,30 +112,77 @@ MONTH = Case(
         Cell(2, "wrkspc_search", "claude-opus-4-7", "cache_read_input_tokens", 90_000_000, 90_000_000, "0.5", "45"),
         Cell(3, "wrkspc_search", "claude-opus-4-7", "output_tokens", 3_100_000, 3_000_000, "25", "75", "unreported"),
         Cell(
-            5, "wrkspc_ads", "claude-haiku-5-5", "uncached_input_tokens", None, 60_000_000, "1", "60", "unlogged_key",
+            5,
+            "wrkspc_ads",
+            "claude-haiku-5-5",
+            "uncached_input_tokens",
+            None,
+            60_000_000,
+            "1",
+            "60",
+            "unlogged_key",
             api_key_id="apikey_unknown",
         ),
         Cell(5, "wrkspc_ads", "claude-haiku-5-5", "output_tokens", 4_000_000, 5_200_000, "5", "26"),
         Cell(
-            8, "wrkspc_ads", "claude-sonnet-5-5", "output_tokens", 1_000_000, 1_000_000, "15", "13.5",
+            8,
+            "wrkspc_ads",
+            "claude-sonnet-5-5",
+            "output_tokens",
+            1_000_000,
+            1_000_000,
+            "15",
+            "13.5",
             why_price="discount",
         ),
         Cell(
-            9, "wrkspc_formula", "claude-opus-4-7", "output_tokens", 100_000, 100_000, "12.5", "1.25",
+            9,
+            "wrkspc_formula",
+            "claude-opus-4-7",
+            "output_tokens",
+            100_000,
+            100_000,
+            "12.5",
+            "1.25",
             service_tier="batch",
         ),
-        Cell(9, "wrkspc_formula", "claude-opus-4-7", "uncached_input_tokens", 333_333, 333_334, "2.5", "0.833335",
-             service_tier="batch"),
         Cell(
-            12, "wrkspc_code", "claude-opus-5-5", "output_tokens", None, 1_234_567, "25", "30.864175", "no_key",
+            9,
+            "wrkspc_formula",
+            "claude-opus-4-7",
+            "uncached_input_tokens",
+            333_333,
+            333_334,
+            "2.5",
+            "0.833335",
+            service_tier="batch",
+        ),
+        Cell(
+            12,
+            "wrkspc_code",
+            "claude-opus-5-5",
+            "output_tokens",
+            None,
+            1_234_567,
+            "25",
+            "30.864175",
+            "no_key",
         ),
         Cell(15, "default", "claude-opus-4-7", "output_tokens", 400_000, 400_000, "25", "10"),
         Cell(15, "default", None, "web_search_requests", 120, 150, "0.01", "1.5"),
         Cell(20, "default", None, "code_execution", None, None, None, "4.1", why_price="code_execution"),
         Cell(20, "default", None, "session_usage", None, None, None, "0.123456789012", why_price="session_usage"),
         Cell(
-            21, "wrkspc_search", "claude-opus-4-7", "output_tokens", 200_000, 200_000, "25", None,
-            why_price="uncharged", service_tier="priority",
+            21,
+            "wrkspc_search",
+            "claude-opus-4-7",
+            "output_tokens",
+            200_000,
+            200_000,
+            "25",
+            None,
+            why_price="uncharged",
+            service_tier="priority",
         ),
     ),
     cleaning=(("duplicate", "gateway", "-12.345678901234"), ("app_price", "gateway", "3.21")),
@@ -145,8 +192,20 @@ MONTH = Case(
             "api_key_status": "inactive",
             "named_in_logs_percent": "99.2",
             "days": [
-                {"day": "2026-10-05", "quantity": 60000000, "amount_usd": "60.000000000000"},
-                {"day": "2026-10-06", "quantity": 0, "amount_usd": "0.000000000000"},
+                {
+                    "day": "2026-10-05",
+                    "workspace_id": "wrkspc_ads",
+                    "meter": "output_tokens",
+                    "quantity": "60000000",
+                    "amount_usd": "60.000000000000",
+                },
+                {
+                    "day": "2026-10-06",
+                    "workspace_id": "wrkspc_gone",
+                    "meter": "other",
+                    "quantity": "0",
+                    "amount_usd": "0.000000000000",
+                },
             ],
         },
         "duplicate": {"requests": 41, "logs": ["gateway", HOSTILE], "place": {"file": HOSTILE, "line": 7}},
@@ -171,64 +230,116 @@ def fill(connection: duckdb.DuckDBPyConnection, case: Case) -> None:
 def _source(connection: duckdb.DuckDBPyConnection, case: Case) -> None:
     fetched = datetime(2026, 11, 4, 6, 0)  # noqa: DTZ001 - the ledger stores UTC without a zone
     insert(
-        connection, "source.run",
+        connection,
+        "source.run",
         "period VARCHAR, start_on DATE, end_on DATE, through_on DATE, organization VARCHAR, organization_id VARCHAR,"
         "revision INTEGER, package_version VARCHAR, input_digest VARCHAR, tolerance_usd DECIMAL(38, 12),"
         "tolerance_percent DECIMAL(9, 4), amounts VARCHAR, arrangement VARCHAR, data_refreshed_at TIMESTAMP",
         [
             (
-                "2026-10", date(2026, 10, 1), date(2026, 11, 1), date(2026, 10, case.through), case.organization,
-                "org_1", 1, "0.1.0", "d" * 64, "1.00", "0.5", "net", "invoiced", fetched,
+                "2026-10",
+                date(2026, 10, 1),
+                date(2026, 11, 1),
+                date(2026, 10, case.through),
+                case.organization,
+                "org_1",
+                1,
+                "0.1.0",
+                "d" * 64,
+                "1.00",
+                "0.5",
+                "net",
+                "invoiced",
+                fetched,
             ),
         ],
     )
     insert(
-        connection, "source.page",
-        "file VARCHAR, kind VARCHAR, url VARCHAR, fetched_at TIMESTAMP, request_id VARCHAR, sha256 VARCHAR, rows BIGINT",
+        connection,
+        "source.page",
+        "file VARCHAR, kind VARCHAR, url VARCHAR, fetched_at TIMESTAMP, request_id VARCHAR, sha256 VARCHAR,rows BIGINT",
         [
-            (f"{kind}-{n}.json", kind, f"https://example.test/{kind}", fetched + timedelta(seconds=n), f"req_{n}",
-             hashlib.sha256(kind.encode()).hexdigest(), len(case.cells))
+            (
+                f"{kind}-{n}.json",
+                kind,
+                f"https://example.test/{kind}",
+                fetched + timedelta(seconds=n),
+                f"req_{n}",
+                hashlib.sha256(kind.encode()).hexdigest(),
+                len(case.cells),
+            )
             for n, kind in enumerate(("usage_hour", "usage_day", "cost_day", "workspaces"))
         ],
     )
     insert(
-        connection, "source.log",
+        connection,
+        "source.log",
         "log VARCHAR, format VARCHAR, path VARCHAR, files BIGINT, bytes BIGINT, lines BIGINT, rejected BIGINT,"
         "outside BIGINT, requests BIGINT, first_at TIMESTAMP, last_at TIMESTAMP, sha256 VARCHAR",
         [
-            (log, "requests", f"logs/{log}/*.jsonl", 31, 9_000, 1_234, 1, 3, 1_200, datetime(2026, 10, 1),  # noqa: DTZ001
-             datetime(2026, 10, 31, 23, 59), hashlib.sha256(log.encode()).hexdigest())  # noqa: DTZ001
+            (
+                log,
+                "requests",
+                f"logs/{log}/*.jsonl",
+                31,
+                9_000,
+                1_234,
+                1,
+                3,
+                1_200,
+                fetched - timedelta(days=34),
+                fetched - timedelta(days=4),
+                hashlib.sha256(log.encode()).hexdigest(),
+            )
             for log in case.logs
         ],
     )
     insert(
-        connection, "source.workspace",
+        connection,
+        "source.workspace",
         "workspace_id VARCHAR, name VARCHAR, archived BOOLEAN, default_inference_geo VARCHAR, tags VARCHAR",
         [(workspace_id, name, False, "global", "{}") for workspace_id, name in case.workspaces.items()],
     )
     insert(
-        connection, "source.api_key",
+        connection,
+        "source.api_key",
         "api_key_id VARCHAR, name VARCHAR, status VARCHAR, workspace_id VARCHAR, created_by_id VARCHAR,"
         "partial_key_hint VARCHAR",
         [("apikey_unknown", "contractor-test", "inactive", "wrkspc_ads", "user_1", "sk-ant-...x")],
     )
     insert(
-        connection, "source.rejected", "log VARCHAR, file VARCHAR, line BIGINT, why VARCHAR",
-        [(log, f"logs/{log}/2026-10-03.jsonl", 17, "usage.input_tokens: got -1, expected a count") for log in case.logs],
+        connection,
+        "source.rejected",
+        "log VARCHAR, file VARCHAR, line BIGINT, why VARCHAR",
+        [
+            (log, f"logs/{log}/2026-10-03.jsonl", 17, "usage.input_tokens: got -1, expected a count")
+            for log in case.logs
+        ],
     )
     insert(
-        connection, "source.default_used", "log VARCHAR, field VARCHAR, requests BIGINT",
+        connection,
+        "source.default_used",
+        "log VARCHAR, field VARCHAR, requests BIGINT",
         [(log, "service_tier", 800) for log in case.logs],
     )
     insert(
-        connection, "source.price",
+        connection,
+        "source.price",
         "model VARCHAR, service_tier VARCHAR, context_window VARCHAR, inference_geo VARCHAR, speed VARCHAR,"
         "meter VARCHAR, from_on DATE, until_on DATE, prompt_over BIGINT, price_unit VARCHAR,"
         "list_price_usd DECIMAL(38, 12), price_usd DECIMAL(38, 12), source VARCHAR",
         sorted(
             {
-                (*cell.dimensions()[2:], date(2026, 1, 1), None, 0, "MTok" if cell.model else "search", cell.price,
-                 cell.price, "https://example.test/pricing, checked 2026-11-02")
+                (
+                    *cell.dimensions()[2:],
+                    date(2026, 1, 1),
+                    None,
+                    0,
+                    "MTok" if cell.model else "search",
+                    cell.price,
+                    cell.price,
+                    "https://example.test/pricing, checked 2026-11-02",
+                )
                 for cell in case.cells
                 if cell.price is not None
             },
@@ -244,9 +355,22 @@ def _matched(connection: duckdb.DuckDBPyConnection, case: Case) -> None:
         unit = None if cell.price is None else "MTok" if cell.model else "search"
         difference = cell.quantity_variance + cell.price_variance
         cells.append(
-            (*cell.dimensions(), True, cell.recorded, cell.reported, unit, cell.price, cell.price, None,
-             cell.usd(cell.recorded), cell.usd(cell.reported), cell.billed, cell.quantity_variance,
-             cell.price_variance, difference)
+            (
+                *cell.dimensions(),
+                True,
+                cell.recorded,
+                cell.reported,
+                unit,
+                cell.price,
+                cell.price,
+                None,
+                cell.usd(cell.recorded),
+                cell.usd(cell.reported),
+                cell.billed,
+                cell.quantity_variance,
+                cell.price_variance,
+                difference,
+            )
         )
         if cell.reported is not None:
             usage.append((*cell.dimensions(), True, cell.api_key_id, cell.reported, cell.usd(cell.reported)))
@@ -255,14 +379,16 @@ def _matched(connection: duckdb.DuckDBPyConnection, case: Case) -> None:
         cells.append((*outside, "output_tokens", False, 9, 9, "MTok", 25, 25, None, 9, 9, None, 0, 0, 0))
         usage.append((*outside, "output_tokens", False, None, 9, 9))
     insert(
-        connection, "matched.cell",
+        connection,
+        "matched.cell",
         f"{dimensions}, in_period BOOLEAN, recorded_quantity BIGINT, reported_quantity BIGINT, price_unit VARCHAR,"
         f"list_price_usd {USD}, price_usd {USD}, price_high_usd {USD}, recorded_usd {USD}, reported_usd {USD},"
         f"billed_usd {USD}, quantity_variance_usd {USD}, price_variance_usd {USD}, difference_usd {USD}",
         cells,
     )
     insert(
-        connection, "matched.usage",
+        connection,
+        "matched.usage",
         f"{dimensions}, in_period BOOLEAN, api_key_id VARCHAR, reported_quantity BIGINT, reported_usd {USD}",
         usage,
     )
@@ -301,10 +427,22 @@ def _explained(
         quantity = sum((cell.reported or 0) - (cell.recorded or 0) for cell, _ in parts if cell and model) or None
         findings.append(
             (
-                hashlib.sha256(repr(place).encode()).hexdigest()[:12], reason,
+                hashlib.sha256(repr(place).encode()).hexdigest()[:12],
+                reason,
                 "measured" if log else "suspected" if reason == "unlogged" else "inferred",
-                min(days, default=date(2026, 10, 1)), max(days, default=date(2026, 10, case.through)),
-                log, workspace_id, model, tier, meter, api_key_id, quantity, usd, abs(usd), beyond, accepted,
+                min(days, default=date(2026, 10, 1)),
+                max(days, default=date(2026, 10, case.through)),
+                log,
+                workspace_id,
+                model,
+                tier,
+                meter,
+                api_key_id,
+                quantity,
+                usd,
+                abs(usd),
+                beyond,
+                accepted,
                 json.dumps(case.evidence.get(reason, {"requests": len(parts)})),
             )
         )
@@ -313,7 +451,8 @@ def _explained(
                 settled = accepted or reason in NEVER
                 states[cell.dimensions()] = "tolerated" if not beyond else "explained" if settled else "discrepancy"
     insert(
-        connection, "explained.finding",
+        connection,
+        "explained.finding",
         "id VARCHAR, reason VARCHAR, confidence VARCHAR, day_from DATE, day_to DATE, log VARCHAR,"
         "workspace_id VARCHAR, model VARCHAR, service_tier VARCHAR, meter VARCHAR, api_key_id VARCHAR,"
         f"quantity BIGINT, amount_usd {USD}, moved_usd {USD}, beyond_tolerance BOOLEAN, accepted BOOLEAN,"
@@ -332,13 +471,16 @@ def _explained(
         bridge.append((position, "total", reason, reason.capitalize(), None, None, walked[-1]))
         bridge.sort(key=lambda row: row[0])
     insert(
-        connection, "explained.bridge",
+        connection,
+        "explained.bridge",
         f"position INTEGER, kind VARCHAR, reason VARCHAR, title VARCHAR, quantity BIGINT, amount_usd {USD},"
         f"running_usd {USD}",
         bridge,
     )
+    insert(connection, "explained.reason", "reason VARCHAR, title VARCHAR", list(TITLES.items()))
     insert(
-        connection, "explained.cell_status",
+        connection,
+        "explained.cell_status",
         ", ".join(f"{name} {kind}" for name, kind in DIMENSION_COLUMNS.items()) + ", status VARCHAR",
         [(*cell.dimensions(), states.get(cell.dimensions(), "matched")) for cell in case.cells],
     )
@@ -365,11 +507,26 @@ def _allocated(connection: duckdb.DuckDBPyConnection, case: Case) -> None:
             exact[center][1] += part
             share = str(round(Decimal(1) / len(case.centers), 6))
             parts.append(
-                (None, workspace_id, model, None, meter, None, None, center, "shared", None, "Default workspace",
-                 "even", share, part)
+                (
+                    None,
+                    workspace_id,
+                    model,
+                    None,
+                    meter,
+                    None,
+                    None,
+                    center,
+                    "shared",
+                    None,
+                    "Default workspace",
+                    "even",
+                    share,
+                    part,
+                )
             )
     insert(
-        connection, "allocated.part",
+        connection,
+        "allocated.part",
         "day DATE, workspace_id VARCHAR, model VARCHAR, service_tier VARCHAR, meter VARCHAR, api_key_id VARCHAR,"
         "label VARCHAR, cost_center VARCHAR, basis VARCHAR, rule VARCHAR, pool VARCHAR, driver VARCHAR,"
         f"share DECIMAL(18, 12), amount_usd {USD}",
@@ -383,13 +540,16 @@ def _allocated(connection: duckdb.DuckDBPyConnection, case: Case) -> None:
         name = case.centers.get(center, "Unallocated")
         rows.append((center, name, direct, shared, direct + shared, other, direct + shared + other))
     insert(
-        connection, "allocated.chargeback",
+        connection,
+        "allocated.chargeback",
         "cost_center VARCHAR, name VARCHAR, direct_usd DECIMAL(38, 2), shared_usd DECIMAL(38, 2),"
         "total_usd DECIMAL(38, 2), other_usd DECIMAL(38, 2), payable_usd DECIMAL(38, 2)",
         rows,
     )
     insert(
-        connection, "allocated.warning", "position INTEGER, warning VARCHAR",
+        connection,
+        "allocated.warning",
+        "position INTEGER, warning VARCHAR",
         list(enumerate(case.warnings, start=1)),
     )
 

@@ -1,0 +1,594 @@
+"""What the pages and the public views say about a small made-up month."""
+
+import csv
+import re
+from dataclasses import replace
+from decimal import Decimal
+from html.parser import HTMLParser
+
+import duckdb
+import ledger_rows
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ledger_rows import FORMULA, HOSTILE, MONTH, Case, Cell
+
+from reconcile import explain, ledger, render
+from reconcile.errors import InvariantError
+
+# The contract: design.md section 4.
+DIMENSIONS = [
+    ("day", "DATE"),
+    ("workspace_id", "VARCHAR"),
+    ("model", "VARCHAR"),
+    ("service_tier", "VARCHAR"),
+    ("context_window", "VARCHAR"),
+    ("inference_geo", "VARCHAR"),
+    ("speed", "VARCHAR"),
+    ("meter", "VARCHAR"),
+]
+USD = "DECIMAL(38,12)"
+CENTS = "DECIMAL(38,2)"
+PUBLIC = {
+    "summary": [
+        ("period", "VARCHAR"),
+        ("organization", "VARCHAR"),
+        ("revision", "INTEGER"),
+        ("logged_usd", USD),
+        ("cleaning_usd", USD),
+        ("recorded_usd", USD),
+        ("reported_usd", USD),
+        ("billed_usd", USD),
+        ("difference_usd", USD),
+        ("explained_usd", USD),
+        ("residual_usd", USD),
+        ("capture_rate", "DOUBLE"),
+        ("discrepancy_count", "BIGINT"),
+        ("beyond_tolerance", "BOOLEAN"),
+        ("through_on", "DATE"),
+        ("data_refreshed_at", "TIMESTAMP"),
+        ("input_digest", "VARCHAR"),
+    ],
+    "cell": [
+        *DIMENSIONS[:2],
+        ("workspace_name", "VARCHAR"),
+        *DIMENSIONS[2:],
+        ("recorded_quantity", "BIGINT"),
+        ("reported_quantity", "BIGINT"),
+        ("price_unit", "VARCHAR"),
+        ("list_price_usd", USD),
+        ("price_usd", USD),
+        ("price_high_usd", USD),
+        ("recorded_usd", USD),
+        ("reported_usd", USD),
+        ("billed_usd", USD),
+        ("quantity_variance_usd", USD),
+        ("price_variance_usd", USD),
+        ("difference_usd", USD),
+        ("status", "VARCHAR"),
+    ],
+    "usage": [*DIMENSIONS, ("api_key_id", "VARCHAR"), ("reported_quantity", "BIGINT"), ("reported_usd", USD)],
+    "bridge": [
+        ("position", "INTEGER"),
+        ("kind", "VARCHAR"),
+        ("reason", "VARCHAR"),
+        ("title", "VARCHAR"),
+        ("quantity", "BIGINT"),
+        ("amount_usd", USD),
+        ("running_usd", USD),
+    ],
+    "discrepancy": [
+        ("id", "VARCHAR"),
+        ("reason", "VARCHAR"),
+        ("confidence", "VARCHAR"),
+        ("day_from", "DATE"),
+        ("day_to", "DATE"),
+        ("log", "VARCHAR"),
+        ("workspace_id", "VARCHAR"),
+        ("model", "VARCHAR"),
+        ("service_tier", "VARCHAR"),
+        ("meter", "VARCHAR"),
+        ("api_key_id", "VARCHAR"),
+        ("quantity", "BIGINT"),
+        ("amount_usd", USD),
+        ("moved_usd", USD),
+        ("beyond_tolerance", "BOOLEAN"),
+        ("accepted", "BOOLEAN"),
+        ("evidence", "VARCHAR"),
+    ],
+    "allocation": [
+        ("day", "DATE"),
+        ("workspace_id", "VARCHAR"),
+        ("model", "VARCHAR"),
+        ("service_tier", "VARCHAR"),
+        ("meter", "VARCHAR"),
+        ("api_key_id", "VARCHAR"),
+        ("label", "VARCHAR"),
+        ("cost_center", "VARCHAR"),
+        ("basis", "VARCHAR"),
+        ("rule", "VARCHAR"),
+        ("pool", "VARCHAR"),
+        ("driver", "VARCHAR"),
+        ("share", "DECIMAL(18,12)"),
+        ("amount_usd", USD),
+    ],
+    "chargeback": [
+        ("cost_center", "VARCHAR"),
+        ("name", "VARCHAR"),
+        ("direct_usd", CENTS),
+        ("shared_usd", CENTS),
+        ("total_usd", CENTS),
+        ("other_usd", CENTS),
+        ("payable_usd", CENTS),
+    ],
+}
+
+ONE = Cell(3, "wrkspc_one", "claude-opus-4-7", "output_tokens", 1_000_000, 1_000_000, "25", "25")
+CASES = {
+    "month": MONTH,
+    "empty": Case(),
+    "no logs": Case(cells=(replace(ONE, recorded=None),), logs=()),
+    "nothing billed": Case(cells=(replace(ONE, billed=None, why_price="uncharged"),), direct={"wrkspc_one": "CC-1"}),
+    "one day": Case(cells=(replace(ONE, day=1),), through=1, centers={"CC-1": "One"}, direct={"wrkspc_one": "CC-1"}),
+    "ties out": Case(cells=(ONE,), centers={"CC-1": "One"}, direct={"wrkspc_one": "CC-1"}),
+    "logs hold more": Case(cells=(replace(ONE, recorded=3_000_000, why="unreported"),)),
+    "large and nothing": Case(
+        cells=(replace(ONE, reported=49_382_715_600, recorded=49_382_715_600, billed="1234567.89"),),
+        centers={"CC-1": "Large", "CC-0": "Nothing"},
+        direct={"wrkspc_one": "CC-1"},
+    ),
+    "a credit": Case(cells=(ONE, replace(ONE, day=4, reported=None, recorded=None, billed="-30.005"))),
+    "other costs": replace(MONTH, other={"CC-100": "12.50", "CC-200": "-12.50"}),
+    "halves of a cent": Case(
+        cells=tuple(
+            Cell(day, f"wrkspc_{day}", "claude-opus-4-7", "output_tokens", 100 * day + 1, 333 * day, "25", f"0.{day}05")
+            for day in range(1, 10)
+        ),
+        cleaning=(("duplicate", "gateway", "-0.005"), ("app_price", "gateway", "0.015")),
+        centers={"CC-1": "One", "CC-2": "Two", "CC-3": "Three"},
+        direct={"wrkspc_1": "CC-1", "wrkspc_2": "CC-2", "wrkspc_3": "CC-3"},
+        pooled=frozenset({"wrkspc_4", "wrkspc_5", "wrkspc_6"}),
+    ),
+    "half matched": Case(
+        cells=tuple(
+            Cell(day, "wrkspc_one", "claude-opus-4-7", "output_tokens", 333 * day * (day % 2), 333 * day, "25", billed)
+            for day, billed in enumerate(
+                ("0.008325", "0.01", "0.024975", "0.02", "0.041625", "0.04", "0.058275"), start=1
+            )
+        ),
+    ),
+    "two hundred cost centers": Case(
+        cells=tuple(replace(ONE, day=1 + n % 31, workspace_id=f"wrkspc_{n}") for n in range(200)),
+        centers={f"CC-{n}": f"Team {n}" for n in range(200)},
+        direct={f"wrkspc_{n}": f"CC-{n}" for n in range(200)},
+    ),
+}
+
+
+def connect(case: Case) -> duckdb.DuckDBPyConnection:
+    """A ledger as a run leaves it, in memory."""
+    connection = duckdb.connect(config={"preserve_insertion_order": "false", "threads": "4"})
+    ledger_rows.fill(connection, case)
+    render.publish_views(connection)
+    return connection
+
+
+@pytest.fixture
+def month():
+    with connect(MONTH) as connection:
+        yield connection
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
+    """The rendered pages of every case, by name of the case."""
+    rendered = {}
+    for name, case in CASES.items():
+        out_dir = tmp_path_factory.mktemp("reports") / "2026-10"
+        with connect(case) as connection:
+            paths = render.render(connection, out_dir)
+        rendered[name] = {str(path.relative_to(out_dir)): path.read_text() for path in paths if path.suffix == ".html"}
+    return rendered
+
+
+# The public views ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("view", PUBLIC)
+def test_public_view_is_the_contract(month, view):
+    """Names, order and types of a public view's columns are those of the contract."""
+    described = month.execute(f"describe report.{view}").fetchall()
+    assert [(name, kind) for name, kind, *_ in described] == PUBLIC[view]
+
+
+def test_summary(month):
+    """The summary's figures are the sums of the literal rows."""
+    row = ledger.rows(month, "select * from report.summary")[0]
+    assert (row["recorded_usd"], row["billed_usd"]) == (Decimal("265.7833325"), Decimal("358.170966789012"))
+    assert (row["cleaning_usd"], row["residual_usd"]) == (Decimal("-9.135678901234"), 0)
+    assert row["logged_usd"] + row["cleaning_usd"] + row["difference_usd"] == row["billed_usd"]
+    assert row["explained_usd"] + row["residual_usd"] == row["difference_usd"]
+
+
+def test_charge_that_no_log_can_hold_is_no_discrepancy(month):
+    """Code execution beyond tolerance and an accepted difference count as no discrepancy."""
+    states = dict(month.execute("select reason, state from report.finding").fetchall())
+    assert states["code_execution"] == states["session_usage"] == "expected"
+    assert states["uncharged"] == "accepted"
+    assert month.execute("select discrepancy_count, beyond_tolerance from report.summary").fetchall() == [(7, True)]
+
+
+def test_neighboring_days_are_not_shown(month):
+    """The day before the period lies in matched and in no view of the report."""
+    assert month.execute("select count(*) from matched.cell where not in_period").fetchall() == [(1,)]
+    for view in ("cell", "usage", "daily"):
+        assert month.execute(f"select count(*) from report.{view} where day < '2026-10-01'").fetchall() == [(0,)]
+
+
+def test_daily_has_every_day_of_the_close(month):
+    """A day without any use is a row of zeros, not a gap; its capture rate is not known."""
+    rows = month.execute("select day, billed_usd, capture_rate from report.daily").fetchall()
+    assert len(rows) == 31
+    assert rows[3][1:] == (0, None)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_controls_hold(case):
+    """Every control is empty on a ledger that ties out."""
+    with connect(CASES[case]) as connection:
+        ledger.check(connection)
+
+
+@pytest.mark.parametrize(
+    ("broken", "control"),
+    [
+        ("update matched.cell set billed_usd = billed_usd + 1 where day = '2026-10-01'", "allocation_differs"),
+        ("update explained.bridge set running_usd = running_usd + 1 where reason = 'reported'", "bridge_does_not_add"),
+        ("delete from explained.bridge where reason = 'logged'", "bridge_lacks_a_total"),
+        ("update explained.finding set amount_usd = amount_usd + 1 where reason = 'no_key'", "findings_differ"),
+        ("delete from explained.cell_status where day = '2026-10-05'", "cell_without_status"),
+        ("insert into explained.cell_status from explained.cell_status limit 1", "cells_differ_from_matched"),
+        ("update allocated.chargeback set direct_usd = direct_usd + 1", "chargeback_does_not_add_up"),
+        ("delete from allocated.chargeback where cost_center = 'CC-100'", "chargeback_differs_from_billed"),
+    ],
+)
+def test_control_names_the_violation(month, broken, control):
+    """A figure that no longer ties to another stops the run and says which."""
+    month.execute(broken)
+    offended = [
+        view
+        for (view,) in month.execute("select view_name from duckdb_views() where schema_name = 'checks'").fetchall()
+        if month.execute(f"select * from checks.{view}").fetchall()
+    ]
+    assert any(control in view for view in offended)
+    with pytest.raises(InvariantError, match=r"checks\.published_"):
+        ledger.check(month)
+
+
+# CSV -----------------------------------------------------------------------------------------------------------------
+
+
+def test_csv_has_a_file_for_every_view(month, tmp_path):
+    """Each report view is a file of its name; files are the owner's alone."""
+    paths = render.render(month, tmp_path / "out")
+    views = {
+        view
+        for (view,) in month.execute("select view_name from duckdb_views() where schema_name = 'report'").fetchall()
+    }
+    assert {path.stem for path in paths if path.suffix == ".csv"} == views
+    assert {oct(path.stat().st_mode & 0o777) for path in paths} == {"0o600"}
+    assert {oct(path.parent.stat().st_mode & 0o777) for path in paths} == {"0o700"}
+
+
+def test_csv_is_exact(month, tmp_path):
+    """Amounts stand in a CSV with every digit, absent ones empty, in the view's order, lines end in a line feed."""
+    render.render(month, tmp_path / "out")
+    for view, columns in PUBLIC.items():
+        text = (tmp_path / "out" / f"{view}.csv").read_bytes().decode()
+        assert "\r" not in text
+        head, *lines = csv.reader(text.splitlines())
+        rows = month.execute(f"select * from report.{view}").fetchall()
+        assert head == [name for name, _ in columns]
+        for line, row in zip(lines, rows, strict=True):
+            for shown, value in zip(line, row, strict=True):
+                if isinstance(value, Decimal | None):
+                    assert shown == ("" if value is None else f"{value:f}")
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
+def test_csv_disarms_formulas(month, tmp_path, start):
+    """A text that a spreadsheet would run gets an apostrophe; a negative number does not; the rest is as it was."""
+    month.execute("update source.workspace set name = ? where workspace_id = 'wrkspc_formula'", [f'{start}1+1, "x"'])
+    render.render(month, tmp_path / "out")
+    with (tmp_path / "out" / "by_workspace.csv").open(newline="") as file:
+        rows = {row["workspace_id"]: row for row in csv.DictReader(file)}
+    assert rows["wrkspc_formula"]["workspace_name"] == f'\'{start}1+1, "x"'
+    assert rows["wrkspc_ads"]["workspace_name"] == HOSTILE
+    assert rows["wrkspc_search"]["difference_usd"] == "-7.500000000000"
+
+
+def test_same_rows_give_the_same_bytes(tmp_path):
+    """Rendering again, even from rows that were written in another order, gives the same bytes everywhere."""
+    written = []
+    for n, case in enumerate((MONTH, MONTH, replace(MONTH, cells=MONTH.cells[::-1]))):
+        with connect(case) as connection:
+            paths = render.render(connection, tmp_path / str(n))
+        written.append({path.relative_to(tmp_path / str(n)): path.read_bytes() for path in paths})
+    assert written[0] == written[1]
+    assert written[0] == written[2]
+
+
+def test_large_view_keeps_its_order(month, tmp_path):
+    """The order of a view is that of its file, also when it is written by several threads."""
+    month.execute(
+        "create or replace view report.many as select hash(i) as h, i from range(300000) as t(i) order by h, i"
+    )
+    render.render(month, tmp_path / "out")
+    with (tmp_path / "out" / "many.csv").open() as file:
+        hashes = [int(row["h"]) for row in csv.DictReader(file)]
+    assert len(hashes) == 300_000
+    assert hashes == sorted(hashes)
+
+
+def test_what_was_there_is_replaced_as_a_whole(month, tmp_path):
+    """A statement of an earlier rendering does not stay behind, nor anything aside."""
+    stale = tmp_path / "out" / "statements" / "gone.html"
+    stale.parent.mkdir(parents=True)
+    stale.write_text("old")
+    render.render(month, tmp_path / "out")
+    assert not stale.exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_failure_leaves_the_former_pages(month, tmp_path, monkeypatch):
+    """When writing fails, what was published before stands as it was."""
+    render.render(month, tmp_path / "out")
+    before = (tmp_path / "out" / "index.html").read_text()
+    month.execute("update source.run set revision = 2")
+    monkeypatch.setattr(render, "_write_csv", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        render.render(month, tmp_path / "out")
+    assert (tmp_path / "out" / "index.html").read_text() == before
+
+
+# Pages ---------------------------------------------------------------------------------------------------------------
+
+
+class Tables(HTMLParser):
+    """The tables of a page: rows of (classes of the row, cells as text, colspans counted)."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tables: list[list[tuple[str, list[str]]]] = []
+        self._inside = False
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):  # noqa: D102 - the parser's own
+        found = dict(attributes)
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append((found.get("class") or "", []))
+        elif tag in {"td", "th"}:
+            cells = self.tables[-1][-1][1]
+            cells.extend([""] * int(found.get("colspan") or 1))
+            self._inside = True
+        elif tag == "span" and found.get("class") == "note":
+            self._inside = False
+
+    def handle_endtag(self, tag):  # noqa: D102
+        if tag in {"td", "th"}:
+            self._inside = False
+
+    def handle_data(self, text):  # noqa: D102
+        if self._inside:
+            self.tables[-1][-1][1][-1] += text
+
+
+def number(text: str) -> Decimal | None:
+    """A printed number, None for anything else."""
+    plain = text.strip().replace(",", "").replace("\N{MINUS SIGN}", "-").replace("+", "")
+    return Decimal(plain) if re.fullmatch(r"-?\d+(\.\d+)?", plain) else None
+
+
+def assert_foots(table: list[tuple[str, list[str]]]) -> bool:
+    """Every number of a table's last, total row is the sum of what is printed above it."""
+    if not any(classes == "total" for classes, _ in table):
+        return False
+    body = [cells for classes, cells in table if not classes]
+    (total,) = [cells for classes, cells in table if classes == "total"]
+    assert table[-1][0] == "total"
+    for column, text in enumerate(total):
+        if (printed := number(text)) is not None:
+            above = [number(cells[column]) or Decimal(0) for cells in body if len(cells) == len(total)]
+            assert sum(above, Decimal(0)) == printed, (total, column)
+    return True
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_printed_table_foots(pages, case):
+    """On every page of every case the printed cents of each column add up to the printed total."""
+    footed = [assert_foots(table) for text in pages[case].values() for table in Tables(text).tables]
+    assert sum(footed) >= 7
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_printed_bridge_walks(pages, case):
+    """Each printed running total is the one before it plus the printed step; the totals are the rounded figures."""
+    bridge = next(table for table in Tables(pages[case]["index.html"]).tables if table[0][1][0] == "Step")
+    running = None
+    for _, (_, _, amount, total) in bridge[1:]:
+        step = number(amount)
+        assert step is None or running + step == number(total)
+        running = number(total)
+
+
+def test_row_adds_up_across(pages):
+    """Recorded and the two variances add up to billed in every printed row of the drill-down."""
+    tables = [
+        table
+        for table in Tables(pages["halves of a cent"]["discrepancy.html"]).tables
+        if table[0][1][1:2] == ["Recorded"]
+    ]
+    assert len(tables) == 5
+    for table in tables:
+        for _, (_, recorded, quantity, reported, price, billed, difference, _) in table[1:]:
+            assert number(recorded) + number(quantity) == number(reported)
+            assert number(reported) + number(price) == number(billed)
+            assert number(quantity) + number(price) == number(difference)
+
+
+@pytest.mark.parametrize(
+    ("case", "title"),
+    [
+        ("month", "Billed exceeds recorded by $92.39"),
+        ("empty", "Billed equals recorded to the cent"),
+        ("ties out", "Billed equals recorded to the cent"),
+        ("logs hold more", "Recorded exceeds billed by $50.00"),
+        ("no logs", "Billed exceeds recorded by $25.00"),
+    ],
+)
+def test_title_states_the_finding(pages, case, title):
+    """The first page's heading says what is true."""
+    assert f"<h1>{title}</h1>" in pages[case]["index.html"]
+
+
+def test_statement_says_what_is_paid(pages):
+    """A statement's heading is what the cost center pays, whatever its size."""
+    statements = pages["large and nothing"]
+    assert "<h1>Large pays $1,234,567.89 for October 2026</h1>" in statements["statements/CC-1.html"]
+    assert "<h1>Nothing pays $0.00 for October 2026</h1>" in statements["statements/CC-0.html"]
+
+
+@pytest.mark.parametrize("name", ["index.html", "discrepancy.html", "allocation.html", "statements/CC-200.html"])
+def test_page_is_the_golden(pages, golden, name):
+    """The pages of the small month are as they were reviewed; of a chart, its label."""
+    golden(name, re.sub(r"(<svg [^>]*>).*?</svg>", r"\1</svg>", pages["month"][name], flags=re.DOTALL))
+
+
+def test_chart_is_the_golden(pages, golden):
+    """The bridge's chart is as it was reviewed, byte by byte."""
+    found = re.search(r"<svg .*?</svg>", pages["month"]["index.html"], flags=re.DOTALL)
+    golden("bridge.svg", found[0].replace("><", ">\n<") + "\n")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_page_needs_nothing_from_elsewhere(pages, case):
+    """A page holds no script, no reference to another host and no text of ours as markup."""
+    for text in pages[case].values():
+        assert "<script" not in text.lower()
+        assert "default-src 'none'" in text
+        assert not re.search(r"""(src|href)=["']?(https?:)?//""", text)
+        assert "NaN" not in text
+        assert "None" not in re.sub(r"<[^>]*>", "", text)
+
+
+def test_hostile_names_are_text(pages):
+    """Names from outside appear as they are written, also in charts and in evidence."""
+    escaped = "&lt;script&gt;alert(1)&lt;/script&gt;"
+    assert all(escaped in text for text in pages["month"].values())
+    assert FORMULA in pages["month"]["allocation.html"]
+
+
+def test_evidence_is_shown(pages):
+    """A finding's evidence is a list of terms, and a list inside it a small table with readable numbers."""
+    page = pages["month"]["discrepancy.html"]
+    assert re.search(r"<dt>API key status</dt><dd>\s*inactive\s*</dd>", page)
+    evidence = next(table for table in Tables(page).tables if table[0][1][0] == "Day" and len(table[0][1]) == 5)
+    assert [cell.strip() for cell in evidence[1][1]] == ["2026-10-05", HOSTILE, "Output", "60,000,000", "60.00"]
+
+
+def test_every_reason_has_a_meaning():
+    """The pages explain every reason of the closed list, and no other."""
+    meanings = render._environment().globals["words"].meanings
+    after_billed = {"contract_discount", "credit", "commitment", "tax", "earlier_period", "invoice_rounding"}
+    assert set(meanings) == {reason for reason, *_ in explain.REASONS} | after_billed
+
+
+def test_earlier_month_is_set_beside_this_one(month, tmp_path):
+    """Month over month appears when the period took earlier ones, and is absent otherwise."""
+    render.render(month, tmp_path / "out")
+    assert "Month over month" not in (tmp_path / "out" / "allocation.html").read_text()
+    month.execute(
+        "create table source.earlier_chargeback as select '2026-09' as period, 2 as revision, 'CC-100' as cost_center,"
+        "'Search' as name, 200.00::decimal(38, 2) as total_usd"
+    )
+    render.publish_views(month)
+    render.render(month, tmp_path / "out")
+    rows = month.execute(
+        "select period, change_usd from report.month_over_month where cost_center = 'CC-100'"
+    ).fetchall()
+    assert rows == [("2026-09", None), ("2026-10", Decimal("13.93"))]
+    assert "+13.93" in (tmp_path / "out" / "allocation.html").read_text()
+
+
+# Figures and names ---------------------------------------------------------------------------------------------------
+
+amounts = st.lists(st.decimals(-1000, 1000, places=4), min_size=1, max_size=30)
+
+
+@given(amounts, st.integers(-2, 2))
+def test_printed_column_adds_up_to_a_given_total(column, off):
+    """A printed column adds up to its total, also where that is printed a few cents from its own rounding."""
+    total = sum(column, Decimal(0)).quantize(Decimal("0.01")) + off * Decimal("0.01")
+    if len(column) < 4:
+        total -= off * Decimal("0.01")
+    printed = render.foot(column, total)
+    assert sum(printed, Decimal(0)) == total
+    assert all(abs(a - b) <= Decimal("0.02") for a, b in zip(column, printed, strict=True))
+
+
+def test_row_without_a_difference_prints_none(pages):
+    """Where the sides are equal, what is printed for them is equal, however the cents of the column fall."""
+    daily = next(table for table in Tables(pages["half matched"]["discrepancy.html"]).tables if table[0][1][0] == "Day")
+    matched = [cells for _, cells in daily[1:10:2]]
+    assert [cells[0] for cells in matched] == ["1 Oct 2026", "3 Oct 2026", "5 Oct 2026", "7 Oct 2026", "9 Oct 2026"]
+    assert all(cells[1] == cells[3] == cells[5] and cells[6] == "0.00" for cells in matched)
+
+
+@pytest.mark.parametrize(
+    ("cost_center", "name"),
+    [
+        ("CC-100", "CC-100.html"),
+        ("../../etc/passwd", "etc-passwd-3754d6cb3a.html"),
+        ("..", "cost-center-5ec1f7e700.html"),
+        ("", "cost-center-e3b0c44298.html"),
+        ("a/b", "a-b-c14cddc033.html"),
+        (".hidden", "hidden-1692419006.html"),
+    ],
+)
+def test_statement_stays_in_its_folder(cost_center, name):
+    """A cost center's name never leads out of the folder of statements."""
+    assert render.statement_names([cost_center]) == {cost_center: name}
+
+
+def test_statements_do_not_collide():
+    """Cost centers that differ in case or in odd characters alone have files of their own, on every file system."""
+    names = render.statement_names(["cc-1", "CC-1", "CC 1", "CC/1", "x" * 300])
+    assert len({name.casefold() for name in names.values()}) == 5
+    assert all(len(name) < 80 for name in names.values())
+
+
+@pytest.mark.parametrize(
+    ("ratio", "text"),
+    [
+        (1.0, "100.0 %"),
+        (0.99999, "99.9990 %"),
+        (0.5, "50.0 %"),
+        (0.0, "0.0 %"),
+        (0.00001, "0.0010 %"),
+        (None, "\N{EN DASH}"),
+    ],
+)
+def test_percent_never_rounds_to_all_or_nothing(ratio, text):
+    """A capture rate of almost everything is not printed as everything."""
+    assert render.percent(ratio) == text
+
+
+@pytest.mark.parametrize(
+    ("usd", "text"),
+    [("1234567.891", "$1,234,567.89"), ("-0.004", "$0.00"), ("-1234.5", "\N{MINUS SIGN}$1,234.50"), ("0", "$0.00")],
+)
+def test_dollars(usd, text):
+    """Dollars are cents with separators and a true minus, never a minus zero."""
+    assert render.dollars(Decimal(usd)) == text
