@@ -485,6 +485,7 @@ SOURCES = (
         6,
         ((_HAIKU_4_5, 3), (_SONNET_5_5, 2)),
         rhythm="always",
+        uncached=2500,
         plants=("log_gap",),
     ),
     Source(

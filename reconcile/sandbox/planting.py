@@ -19,7 +19,7 @@ _GAP_DAY = 13
 _GAP_FROM_HOUR = 9
 _REFUSED_FOR_PRIORITY = 0.03  # refusals for each Priority Tier request
 _WHOLE_LOG = frozenset({"stream_sum", "time_zone", "cutoff", "cache_inclusive", "cache_ttl"})
-_SERVED_INSTEAD = ("claude-opus-5", "claude-opus-4-7", "claude-sonnet-4-6", "claude-haiku-4-5-20251001")
+_SERVED_INSTEAD = ("claude-opus-5", "claude-opus-4-7", "claude-sonnet-4-5-20250929", "claude-haiku-4-5-20251001")
 _ADVISORS = ("claude-opus-5-5", "claude-opus-4-7", "claude-opus-4-6")
 
 
@@ -71,7 +71,7 @@ class Planter:
             "uncharged": self._uncharged,
         }
         self._eligible: dict[str, Callable[[Request], bool]] = {
-            "model": lambda request: self._instead_of(request) is not None,
+            "model": lambda request: request.model == _first_choice(request) and self._instead_of(request) is not None,
             "service_tier": lambda request: request.day - scenario.first_day in _SERVICE_TIER_DAYS,
             "inference_geo": lambda request: request.geo == "us",
             "speed": lambda request: request.speed == "fast",
@@ -187,8 +187,10 @@ class Planter:
 
     def _time_zone(self, request: Request, touch: Touch) -> None:
         hours = round(self._scenario.strength("time_zone"))
-        touch.at = request.at + hours * _HOUR_MS
-        self._shift(request, touch.at, "time_zone")
+        logged_at = request.at + hours * _HOUR_MS
+        if is_served(request.model, logged_at // DAY_MS):
+            touch.at = logged_at
+            self._shift(request, logged_at, "time_zone")
 
     def _cutoff(self, request: Request, touch: Touch) -> None:
         submitted = request.at - self._random["cutoff"].randint(5 * 60_000, 4 * _HOUR_MS)
@@ -335,6 +337,12 @@ def turn_part(request: Request, turn: Iteration) -> Part:
     geo = request.geo if MODELS[turn.model].takes_geo else "not_available"
     tokens = (turn.uncached, 0, 0, 0, turn.output)
     return Part(request.day, turn.model, request.tier, "0-200k", geo, request.speed, tokens, 0)
+
+
+def _first_choice(request: Request) -> str:
+    """The model that the source would rather have: of those served on the day the first."""
+    models = (model for model, _ in request.source.models if is_served(model, request.day))
+    return next(models, request.model)
 
 
 def null_id(request: Request) -> bool:

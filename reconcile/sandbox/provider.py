@@ -140,9 +140,9 @@ class Provider:
             yield minute, index, (uncached, write_5m, write_1h, read, output, searches, requests)
 
     def bill(self) -> dict[int, list[CostLine]]:
-        """The cost lines by day, for the period's days up to the sandbox's today; books the price plants."""
-        until = min(self._scenario.end_day, self._scenario.today)
-        return {day: self._bill_day(day) for day in range(self._scenario.first_day, until)}
+        """The cost lines by day, up to the sandbox's today; books what is not billed at list."""
+        until = min(self._scenario.end_day + 1, self._scenario.today)
+        return {day: self._bill_day(day) for day in range(self._scenario.first_day - 1, until)}
 
     def _bill_day(self, day: int) -> list[CostLine]:
         tokens: dict[tuple[str | None, str, str, str, str, str, int], int] = {}

@@ -37,6 +37,9 @@ class Scenario:
             raise ConfigError(
                 "sandbox: plants", f"got {unknown[0]!r}, expected one of {', '.join(PLANTS)}", "Choose from the list"
             )
+        for plant, strength in self.intensity.items():
+            if strength < 0 and plant != "time_zone":
+                raise ConfigError(f"sandbox: intensity of {plant}", f"got {strength}, expected 0 or more", "Raise it")
         if self.requests < 1:
             raise ConfigError("sandbox: requests", f"got {self.requests}, expected at least 1", "Ask for more requests")
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import count
 from threading import Event, Lock, Thread
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -555,6 +556,7 @@ class Server:
         self._api = _Api(scenario, provider, costs)
         self._planned = _Planned(faults)
         self._stopped = Event()
+        self._answers = count()
         self._http = ThreadingHTTPServer(("127.0.0.1", port), self._handler())
         self._http.daemon_threads = True
         self._http.block_on_close = False
@@ -577,10 +579,6 @@ class Server:
         self._http.server_close()
         self._thread.join()
 
-    def wait(self) -> None:
-        """Serve until interrupted."""
-        self._thread.join()
-
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         server = self
 
@@ -601,12 +599,9 @@ class Server:
 
         return Handler
 
-    def _request_id(self) -> str:
-        return tagged_id("req", str(len(self.requests))).replace("req_01", "req_011C")
-
     def _refuse_method(self, connection: BaseHTTPRequestHandler) -> None:
         refusal = _Refusal(405, "invalid_request_error", "Method not allowed")
-        self._send(connection, refusal.status, _envelope(refusal, self._request_id()), {"connection": "close"})
+        self._send(connection, refusal.status, refusal, {"connection": "close"})
 
     def _get(self, connection: BaseHTTPRequestHandler) -> None:
         parts = urlsplit(connection.path)
@@ -614,7 +609,6 @@ class Server:
         headers = {name.lower(): value for name, value in connection.headers.items()}
         self.requests.append(Received(parts.path, pairs, headers))
         extra: dict[str, str] = {}
-        fault: Fault | None = None
         try:
             fault = self._planned.next(parts.path, lambda planned: planned.kind in _BEFORE)
             if fault is not None:
@@ -627,32 +621,29 @@ class Server:
                 raise _refusal(fault.kind)
             body = self._api.answer(parts.path, pairs, headers)
         except _Refusal as refusal:
-            self._send(connection, refusal.status, _envelope(refusal, self._request_id()), extra)
+            self._send(connection, refusal.status, refusal, extra)
             return
         fault = self._planned.next(parts.path, lambda planned: _changes(planned, pairs, body))
-        if fault is None:
-            self._send(connection, 200, json.dumps(body).encode(), extra)
-        elif fault.kind == "invalid_json":
-            self._send(connection, 200, b"<html><body>Bad gateway</body></html>", extra)
-        elif fault.kind == "cut_body":
-            self._send(connection, 200, json.dumps(body).encode(), extra, cut=True)
-        else:
-            self._send(connection, 200, json.dumps(body).encode(), extra)
+        kind = None if fault is None else fault.kind
+        text = "<html><body>Bad gateway</body></html>" if kind == "invalid_json" else json.dumps(body)
+        self._send(connection, 200, text.encode(), extra, cut=kind == "cut_body")
 
     def _send(
         self,
         connection: BaseHTTPRequestHandler,
         status: int,
-        body: bytes,
+        content: bytes | _Refusal,
         extra: Mapping[str, str],
         *,
         cut: bool = False,
     ) -> None:
+        request_id = tagged_id("req", str(next(self._answers))).replace("req_01", "req_011C")
+        body = _envelope(content, request_id) if isinstance(content, _Refusal) else content
         try:
             connection.send_response(status)
             connection.send_header("content-type", "application/json")
             connection.send_header("content-length", str(len(body)))
-            connection.send_header("request-id", self._request_id())
+            connection.send_header("request-id", request_id)
             connection.send_header("anthropic-organization-id", ORGANIZATION_ID)
             for name, value in extra.items():
                 connection.send_header(name, value)
