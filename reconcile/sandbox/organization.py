@@ -1,7 +1,7 @@
 """Who the simulated organization is: workspaces, API keys, logs, and the sources of its traffic."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import sha256
 
 _BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
@@ -603,7 +603,7 @@ class ChargeWithoutRequest:
     cost_type: str
     workspace: Workspace
     hours_per_day: float
-    description: str = field(default="")
+    description: str
 
 
 CHARGES = (
