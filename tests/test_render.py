@@ -194,7 +194,7 @@ def pages(tmp_path_factory):
 # The public views ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("view", PUBLIC)
+@pytest.mark.parametrize("view", list(PUBLIC))
 def test_public_view_is_the_contract(month, view):
     """Names, order and types of a public view's columns are those of the contract."""
     described = month.execute(f"describe report.{view}").fetchall()
@@ -232,7 +232,7 @@ def test_daily_has_every_day_of_the_close(month):
     assert rows[3][1:] == (0, None)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", list(CASES))
 def test_controls_hold(case):
     """Every control is empty on a ledger that ties out."""
     with connect(CASES[case]) as connection:
@@ -405,14 +405,14 @@ def assert_foots(table: list[tuple[str, list[str]]]) -> bool:
     return True
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", list(CASES))
 def test_every_printed_table_foots(pages, case):
     """On every page of every case the printed cents of each column add up to the printed total."""
     footed = [assert_foots(table) for text in pages[case].values() for table in Tables(text).tables]
     assert sum(footed) >= 7
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", list(CASES))
 def test_printed_bridge_walks(pages, case):
     """Each printed running total is the one before it plus the printed step; the totals are the rounded figures."""
     bridge = next(table for table in Tables(pages[case]["index.html"]).tables if table[0][1][0] == "Step")
@@ -472,7 +472,7 @@ def test_chart_is_the_golden(pages, golden):
     golden("bridge.svg", found[0].replace("><", ">\n<") + "\n")
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", list(CASES))
 def test_page_needs_nothing_from_elsewhere(pages, case):
     """A page holds no script, no reference to another host and no text of ours as markup."""
     for text in pages[case].values():
