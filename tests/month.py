@@ -54,15 +54,16 @@ def write_pull(
 ) -> Path:
     """A complete pull of the period with these rows; ``workspaces`` and ``api_keys`` may be given."""
     folder.mkdir(parents=True)
-    first, end = PERIOD.start_on, PERIOD.end_on
+    first, last = PERIOD.start_on.isoformat(), more.get("through_on", "2026-10-31")
     counters: dict[str, dict[str, Any]] = {}
     for row in usages:
         day = row["at"][:10]
-        if first.isoformat() <= day < end.isoformat():
+        if first <= day <= last:
             counters.setdefault(day, _nothing() | {"at": f"{day}T00:00:00Z"})
             _add(counters[day], row)
     workspaces = more.get("workspaces", [{"id": "wrkspc_a", "name": "Search"}])
-    keys = more.get("api_keys", [{"id": "apikey_a", "name": "a", "status": "active", "scope": {"type": "workspace", "workspace_id": "wrkspc_a"}}])  # fmt: skip
+    scope = {"type": "workspace", "workspace_id": "wrkspc_a"}
+    keys = more.get("api_keys", [{"id": "apikey_a", "name": "a", "status": "active", "scope": scope}])
     pages = {
         "organization": {"id": "org-1", "name": "Example", "type": "organization"},
         "workspaces": {"data": [{"archived_at": None, "tags": {}} | entry for entry in workspaces], "has_more": False},
@@ -80,8 +81,8 @@ def write_pull(
             "request_id": "req_1", "fetched_at": "2026-11-02T06:00:00Z", "sha256": sha256(content).hexdigest(),
         })  # fmt: skip
     manifest = {
-        "manifest": 1, "period": str(PERIOD), "api": "admin", "base_url": "http://127.0.0.1", "organization_id": "org-1",
-        "organization": "Example", "default_workspace_id": more.get("default_workspace_id", "wrkspc_default"),
+        "manifest": 1, "period": str(PERIOD), "api": "admin", "base_url": "http://127.0.0.1",
+        "organization_id": "org-1", "organization": "Example", "default_workspace_id": more.get("default_workspace_id", "wrkspc_default"),
         "through_on": more.get("through_on", "2026-10-31"), "pages": listed,
     }  # fmt: skip
     (folder / "manifest.json").write_text(json.dumps(manifest))
@@ -162,7 +163,7 @@ def closed(
                 "amounts": "VARCHAR",
                 "arrangement": "VARCHAR",
                 "data_refreshed_at": "TIMESTAMP",
-            },  # fmt: skip
+            },
             [
                 (
                     str(PERIOD),
@@ -180,7 +181,7 @@ def closed(
                     "invoiced",
                     pulled.data_refreshed_at,
                 )
-            ],  # fmt: skip
+            ],
         )
         load.load_pages(connection, pulled)
         load.load_logs(
@@ -212,7 +213,7 @@ def tokens(input_tokens: int = 0, output_tokens: int = 0, **more: Any) -> dict[s
 
 
 def bridge(connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
-    """The bridge as {reason: amount of the step, or the figure of the total}, without trailing zeros; residual if any."""
+    """The bridge as {reason: a step's amount, or a total's figure}, without trailing zeros; residual if any."""
     found = connection.execute("select kind, reason, amount_usd, running_usd from report.bridge order by position")
     steps = {
         reason: format((amount if kind == "step" else running).normalize(), "f")
