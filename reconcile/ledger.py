@@ -3,9 +3,11 @@
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from filecmp import cmp
 from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
@@ -13,45 +15,80 @@ from typing import Any
 
 import duckdb
 
-from reconcile.errors import InvariantError
+from reconcile.errors import ConfigError, InvariantError, SourceError
 from reconcile.period import Period
 
 SCHEMAS = ("source", "matched", "explained", "allocated", "report", "checks")
 MEMORY_LIMIT = "2GB"
 """What a run may hold in memory; what is larger spills to ``temp_directory``, exactly."""
 
-_REVISION = re.compile(r"\.r(\d+)\.duckdb$")
+_REVISION = re.compile(r"(\d{4}-\d{2})\.r([1-9]\d*)\.duckdb")
+
+
+# Opening ------------------------------------------------------------------------------------------------------------
 
 
 @contextmanager
 def building(path: Path, scratch: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A new, empty ledger with its schemas, to be filled by the stages; ``scratch`` takes what spills."""
-    path.unlink(missing_ok=True)
-    path.with_name(path.name + ".wal").unlink(missing_ok=True)
-    scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
-    connection = duckdb.connect(
-        str(path),
-        config={
-            "memory_limit": MEMORY_LIMIT,
-            "temp_directory": str(scratch),
-            "preserve_insertion_order": "false",
-            "autoinstall_known_extensions": "false",
-        },
-    )
+    """A new, empty ledger with its schemas, to be filled by the stages; ``scratch`` takes what spills.
+
+    Leaves one whole file that needs no write-ahead log, or nothing where the body fails.
+    Raises ``ConfigError`` when disk or memory do not suffice.
+    """
+    _discard(path)
+    scratch.mkdir(parents=True, exist_ok=True)
     try:
-        prepare(connection)
-        yield connection
+        connection = duckdb.connect(
+            str(path),
+            config={
+                "memory_limit": MEMORY_LIMIT,
+                "temp_directory": str(scratch),
+                "preserve_insertion_order": "false",
+                "autoinstall_known_extensions": "false",
+            },
+        )
+        try:
+            with _interruptible():
+                prepare(connection)
+                yield connection
+                connection.execute("checkpoint")
+        finally:
+            connection.close()
+    except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
+        _discard(path)
+        raise ConfigError(
+            str(path),
+            f"cannot be built ({_first_line(error)})",
+            f"Make room on the disk of data_dir; a run takes up to {MEMORY_LIMIT} of memory",
+        ) from None
+    except BaseException:
+        _discard(path)
+        raise
     finally:
-        connection.close()
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 @contextmanager
 def reading(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A published ledger, read-only."""
-    connection = duckdb.connect(str(path), read_only=True)
+    """A published ledger, read-only: any number of readers at a time, and a close beside them.
+
+    Raises ``SourceError`` while another program has it open for writing, ``InvariantError`` when it is no ledger.
+    """
     try:
-        connection.execute("set TimeZone = 'UTC'")
-        yield connection
+        connection = duckdb.connect(str(path), read_only=True)
+    except duckdb.Error as error:
+        said = _first_line(error)
+        if "lock" in said:
+            raise SourceError(
+                str(path), "another program has it open for writing, expected read-only", "Close it there"
+            ) from None
+        raise InvariantError(
+            str(path), f"cannot be opened as a ledger ({said})", "Something changed it: restore it from a backup"
+        ) from None
+    try:
+        with _interruptible():
+            connection.execute("set TimeZone = 'UTC'")
+            yield connection
     finally:
         connection.close()
 
@@ -61,6 +98,30 @@ def prepare(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute("set TimeZone = 'UTC'")
     for schema in SCHEMAS:
         connection.execute(f"create schema if not exists {schema}")
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C is one, also where it comes in the middle of a query: DuckDB tells it as a RuntimeError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if str(error) == "Query interrupted":
+            raise KeyboardInterrupt from None
+        raise
+
+
+def _discard(path: Path) -> None:
+    """Remove a ledger that was never published, with its write-ahead log."""
+    for left_over in (path, path.with_name(f"{path.name}.wal")):
+        left_over.unlink(missing_ok=True)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
+
+
+# Reading and writing ------------------------------------------------------------------------------------------------
 
 
 def run_sql(connection: duckdb.DuckDBPyConnection, name: str) -> None:
@@ -109,46 +170,88 @@ def check(connection: duckdb.DuckDBPyConnection) -> None:
             )
 
 
+# Revisions ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Revision:
+    """One immutable result of closing a period."""
+
+    number: int
+    path: Path
+
+
 @dataclass(frozen=True)
 class Shelf:
-    """The folder of published revisions: ``<period>.r<N>.duckdb``, and ``<period>.duckdb`` linked to the newest."""
+    """The folder of published revisions.
+
+    ``<period>.r<N>.duckdb`` is a revision as soon as it has that name, the newest is the one that counts.
+    ``<period>.duckdb`` is a hard link to it, for people; it follows, also after a crash in between.
+    """
 
     folder: Path
 
-    def current(self, period: Period) -> Path:
-        """Where the newest revision of a period is found."""
+    def link(self, period: Period) -> Path:
+        """Where people find the newest revision of a period."""
         return self.folder / f"{period}.duckdb"
 
-    def newest_revision(self, period: Period) -> int:
-        """The number of the newest revision, 0 when there is none."""
-        found = (_REVISION.search(path.name) for path in self.folder.glob(f"{period}.r*.duckdb"))
-        return max((int(match[1]) for match in found if match), default=0)
+    def newest(self, period: Period) -> Revision | None:
+        """The newest revision of a period, None when there is none."""
+        found = (_REVISION.fullmatch(path.name) for path in self.folder.glob(f"{period}.r*.duckdb"))
+        numbers = [int(match[2]) for match in found if match]
+        return self._revision(period, max(numbers)) if numbers else None
 
     def periods(self) -> list[Period]:
-        """Every period with a published revision, in order."""
-        return sorted(Period.parse(path.name[:7]) for path in self.folder.glob("????-??.duckdb"))
+        """Every period with a revision, in order."""
+        found = (_REVISION.fullmatch(path.name) for path in self.folder.glob("*.duckdb"))
+        return sorted({Period.parse(match[1]) for match in found if match})
 
     def aside(self, period: Period) -> Path:
         """Where a revision is built before it is published."""
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.folder.mkdir(parents=True, exist_ok=True)
         return self.folder / f"{period}.building"
 
-    def publish(self, period: Period, revision: int) -> Path:
-        """Give the built file its name and swap the period's link to it, atomically."""
+    def publish(self, period: Period, number: int) -> Revision:
+        """Give the file that was built aside its name, then let the link follow; on the disk at every step."""
+        revision = self._revision(period, number)
         built = self.aside(period)
-        target = self.folder / f"{period}.r{revision}.duckdb"
         built.chmod(0o600)
-        _sync(built)
-        built.rename(target)
-        link = self.folder / f"{period}.link"
-        link.unlink(missing_ok=True)
-        os.link(target, link)
-        link.replace(self.current(period))
-        _sync(self.folder)
-        return target
+        sync(built)
+        built.rename(revision.path)
+        sync(self.folder)
+        self.follow(period)
+        return revision
+
+    def follow(self, period: Period) -> None:
+        """Swap the link to the newest revision, atomically; a copy where the disk knows no hard links."""
+        newest, link = self.newest(period), self.link(period)
+        if newest is None or (link.exists() and (link.samefile(newest.path) or cmp(link, newest.path, shallow=False))):
+            return
+        aside = self.folder / f"{period}.link"
+        aside.unlink(missing_ok=True)
+        try:
+            os.link(newest.path, aside)
+        except OSError:
+            shutil.copyfile(newest.path, aside)
+            aside.chmod(0o600)
+            sync(aside)
+        aside.replace(link)
+        sync(self.folder)
+
+    def tidy(self) -> None:
+        """Remove what a run that was cut off left behind, and let every link follow. Not while another run builds."""
+        for pattern in ("*.building", "*.building.wal", "*.link"):
+            for left_over in self.folder.glob(pattern):
+                left_over.unlink()
+        for period in self.periods():
+            self.follow(period)
+
+    def _revision(self, period: Period, number: int) -> Revision:
+        return Revision(number, self.folder / f"{period}.r{number}.duckdb")
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Wait until a file, or what a folder lists, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -156,42 +259,53 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
+# What happened --------------------------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
 class Register:
-    """What happened to the periods, one JSON line each, append-only: every line names the SHA-256 of the one before."""
+    """What happened to the periods, one JSON line each, append-only: every line names the SHA-256 of the one before.
+
+    A last line without its end was cut off while it was written: it never counted, and the next one takes its place.
+    """
 
     path: Path
 
     def entries(self) -> list[dict[str, Any]]:
         """Every line, oldest first. Raises ``InvariantError`` where the chain is broken."""
-        if not self.path.exists():
-            return []
         found: list[dict[str, Any]] = []
         before = ""
-        for number, line in enumerate(self.path.read_bytes().splitlines(), start=1):
+        for number, line in enumerate(self._whole().splitlines(), start=1):
             try:
                 entry = json.loads(line)
-            except ValueError:
-                entry = {"before": "no JSON"}
-            if entry.get("before") != before:
+                said = entry["before"]
+            except (ValueError, TypeError, KeyError):
+                entry, said = {}, "what is no entry"
+            if said != before:
                 raise InvariantError(
                     f"{self.path}:{number}",
-                    f"follows a line with sha256 {before or 'none'}, says {entry.get('before') or 'none'}",
+                    f"follows a line with sha256 {before or 'none'}, says {said or 'none'}",
                     "Somebody changed the register: restore it from a backup",
                 )
             before = sha256(line).hexdigest()
             found.append(entry)
         return found
 
-    def append(self, event: str, **facts: object) -> None:
-        """Add one line and wait until it is on the disk."""
-        self.entries()
-        lines = self.path.read_bytes().splitlines() if self.path.exists() else []
-        before = sha256(lines[-1]).hexdigest() if lines else ""
-        line = json.dumps({"event": event, **facts, "before": before}, ensure_ascii=False, default=str)
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        try:
-            os.write(descriptor, line.encode() + b"\n")
+    def append(self, event: str, **facts: str | int | bool) -> None:
+        """Add one line and wait until it is on the disk. For one process at a time."""
+        whole = self._whole()
+        before = sha256(whole.splitlines()[-1]).hexdigest() if whole else ""
+        line = json.dumps({"event": event, **facts, "before": before}, ensure_ascii=False).encode() + b"\n"
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o600)
+        with open(descriptor, "wb") as file:  # noqa: PTH123 - of a descriptor
+            file.truncate(len(whole))
+            file.seek(len(whole))
+            file.write(line)
+            file.flush()
             os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync(self.path.parent)
+
+    def _whole(self) -> bytes:
+        """The lines that are there to their end."""
+        content = self.path.read_bytes() if self.path.exists() else b""
+        return content[: content.rfind(b"\n") + 1]

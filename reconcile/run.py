@@ -1,7 +1,19 @@
-"""The order of the stages: the only module that knows it."""
+"""The order of the stages, and what one close publishes: the only module that knows it.
 
+```
+pull ──► load ──► match ──► explain ──► allocate ──► render
+```
+
+A revision is published by giving its file a name. What follows from it (the link to the newest revision, the reports,
+the register's line) comes after, and is made good by the next close where a crash came in between.
+"""
+
+import errno
 import fcntl
-from collections.abc import Callable, Iterator, Mapping
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -28,7 +40,7 @@ OnProgress = Callable[[str, int, int | None], None]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a close found: rows of the public views, exact."""
+    """What a close found: rows of the public views, exact. ``files`` are the reports, pages before tables."""
 
     exit_code: int
     period: str
@@ -55,7 +67,7 @@ class OpenDiscrepancy:
 
 @dataclass(frozen=True)
 class PeriodStatus:
-    """Where a period stands."""
+    """Where a period stands: ``closed`` once its revision was closed with ``--final``, until then ``provisional``."""
 
     period: str
     state: str
@@ -67,45 +79,11 @@ class PeriodStatus:
     discrepancies: tuple[OpenDiscrepancy, ...]
 
 
-@dataclass(frozen=True)
-class _Room:
-    """Where a run reads and writes: the folders of ``data_dir``."""
+def _silent(_what: str, _done: int, _total: int | None) -> None:
+    return None
 
-    root: Path
 
-    @property
-    def raw(self) -> Path:
-        return self.root / "raw"
-
-    @property
-    def shelf(self) -> ledger.Shelf:
-        return ledger.Shelf(self.root / "ledger")
-
-    @property
-    def register(self) -> ledger.Register:
-        return ledger.Register(self.root / "register.jsonl")
-
-    def reports(self, period: Period) -> Path:
-        return self.root / "reports" / str(period)
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the folder for one run. Raises ``SourceError`` when another one holds it."""
-        try:
-            self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-            lock = (self.root / ".lock").open("w")
-        except OSError as error:
-            raise ConfigError(
-                f"data_dir: {self.root}", f"cannot be written ({error.strerror})", "Correct its owner or mode"
-            ) from None
-        with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise SourceError(
-                    f"data_dir: {self.root}", "another run is writing there, expected none", "Wait until it has ended"
-                ) from None
-            yield
+# What others ask for --------------------------------------------------------------------------------------------------
 
 
 def directory(billing: Billing, *, key: str) -> pull.Directory:
@@ -125,63 +103,66 @@ def close(
     now: datetime,
     final: bool = False,
     offline: bool = False,
-    on_progress: OnProgress = lambda what, done, total: None,
+    on_progress: OnProgress = _silent,
 ) -> Outcome:
     """Run every stage for a period, by default the last complete month, and publish a revision if anything changed.
 
     Raises ``ReconcileError``; nothing is published then.
     """
     period = period or Period.last_complete(now)
-    if final:
-        _refuse_unsettled(config, period, now)
+    settled_at = datetime.combine(period.end_on, time(), UTC) + timedelta(hours=config.billing.settle_hours)
+    _refuse_early(period, now, settled_at if final else None)
     room = _Room(config.data_dir)
     with room.locked():
-        logs = load.find_logs(config.request_logs, period)
-        pulled = load.Pull.read(_pulled(config, room, period, now, offline, on_progress))
-        book = PriceBook.read(config.prices.contract)
-        digest = _digest(config, period, pulled, logs, book, room)
-        revision = room.shelf.newest_revision(period)
-        warnings = _stale(book, period)
-        published = not (revision and _digest_of(room.shelf.current(period)) == digest)
-        if published:
-            revision += 1
-            while True:
-                try:
-                    files = _build(config, room, period, pulled, logs, book, digest, revision, on_progress)
-                    break
-                except _DisagreeingDays as error:
-                    pulled = _pull_days_again(config, room, period, pulled, error.days, now, offline)
-                    digest = _digest(config, period, pulled, logs, book, room)
-            room.shelf.publish(period, revision)
-        else:
-            files = _present(room, period)
-        room.register.append(
-            "close", period=str(period), revision=revision, final=final, input_digest=digest, at=_stamp(now)
+        room.tidy()
+        job = _Job(
+            config=config,
+            period=period,
+            now=now,
+            room=room,
+            logs=load.find_logs(config.request_logs, period),
+            book=PriceBook.read(config.prices.contract),
+            on_progress=on_progress,
         )
-        return _outcome(room, period, files, published, warnings)
+        pulled = _last_pull(job) if offline else _new_pull(job)
+        if final and pulled.data_refreshed_at < settled_at:
+            raise NotReadyError(
+                f"close --final {period}",
+                f"the last pull is of {_stamp(pulled.data_refreshed_at)}, the month settles at {_stamp(settled_at)}",
+                "Close without --offline",
+            )
+        try:
+            return _close(job, pulled, final=final)
+        except _DisagreementError as error:
+            if offline:
+                raise
+            return _close(job, _pull_again(job, pulled, error.days), final=final)
 
 
 def status(config: Config, *, now: datetime) -> tuple[PeriodStatus, ...]:
     """Every published period, oldest first."""
     room = _Room(config.data_dir)
-    closes = {entry["period"]: entry for entry in room.register.entries() if entry["event"] == "close"}
+    entries = room.register.entries()
     found: list[PeriodStatus] = []
     ages: dict[str, int] = {}
     before: Period | None = None
     for period in room.shelf.periods():
-        with ledger.reading(room.shelf.current(period)) as connection:
+        revision = room.shelf.newest(period)
+        if revision is None:  # removed just now
+            continue
+        with ledger.reading(revision.path) as connection:
             summary = ledger.rows(connection, "select * from report.summary")[0]
             open_rows = _open(connection)
         follows = before is not None and before.next == period
         ages = {row["id"]: (ages.get(row["id"], 0) if follows else 0) + 1 for row in open_rows}
-        entry = closes.get(str(period), {})
-        over = period.through_on(now) == period.end_on - timedelta(days=1)
+        closes = _closes(entries, period, revision.number)
+        final = next((entry for entry in closes if entry["final"]), None)
         found.append(
             PeriodStatus(
                 period=str(period),
-                state="closed" if entry.get("final") and over else "provisional",
-                revision=summary["revision"],
-                closed_at=str(entry.get("at", "")),
+                state="closed" if final else "provisional",
+                revision=revision.number,
+                closed_at=(final or closes[-1])["at"] if closes else "",
                 billed_usd=summary["billed_usd"],
                 difference_usd=summary["difference_usd"],
                 residual_usd=summary["residual_usd"],
@@ -194,17 +175,152 @@ def status(config: Config, *, now: datetime) -> tuple[PeriodStatus, ...]:
     return tuple(found)
 
 
-class _DisagreeingDays(Exception):  # noqa: N818 - not an error yet: pulled once more, it may heal
-    """Days on which the grouped usage does not sum to the ungrouped."""
+# The folder -----------------------------------------------------------------------------------------------------------
 
-    def __init__(self, days: tuple[date, ...]) -> None:
-        super().__init__(days)
-        self.days = days
+_UNWRITABLE = frozenset(
+    {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST}
+)
+_LEFT_OVER = re.compile(r"(\d{4}-\d{2})\.(?:next|next\.partial|partial|former)")
 
 
-def _refuse_unsettled(config: Config, period: Period, now: datetime) -> None:
-    settled_at = datetime.combine(period.end_on, time(), UTC) + timedelta(hours=config.billing.settle_hours)
-    if now < settled_at:
+@dataclass(frozen=True)
+class _Room:
+    """Where a run reads and writes: the folders of ``data_dir``."""
+
+    root: Path
+
+    @property
+    def raw(self) -> Path:
+        return self.root / "raw"
+
+    @property
+    def scratch(self) -> Path:
+        return self.root / "tmp"
+
+    @property
+    def shelf(self) -> ledger.Shelf:
+        return ledger.Shelf(self.root / "ledger")
+
+    @property
+    def register(self) -> ledger.Register:
+        return ledger.Register(self.root / "register.jsonl")
+
+    def reports(self, period: Period) -> Path:
+        return self.root / "reports" / str(period)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for one run; what is new in it is for the owner only.
+
+        Raises ``SourceError`` when another run holds it, ``ConfigError`` when it cannot be written.
+        """
+        before = os.umask(0o077)
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            with (self.root / ".lock").open("a") as lock:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise SourceError(
+                        f"data_dir: {self.root}",
+                        "another run is writing there, expected none",
+                        "Wait until it has ended",
+                    ) from None
+                yield
+        except OSError as error:
+            if error.errno not in _UNWRITABLE:
+                raise
+            raise ConfigError(
+                f"data_dir: {self.root}",
+                f"{error.filename or 'a file'} cannot be written ({error.strerror})",
+                "Make room, or correct owner and mode",
+            ) from None
+        finally:
+            os.umask(before)
+
+    def tidy(self) -> None:
+        """Make good what a run that was cut off left: half-built files go, links follow, reports stand in place."""
+        self.register.entries()
+        self.shelf.tidy()
+        shutil.rmtree(self.scratch, ignore_errors=True)
+        for path in sorted((self.root / "reports").glob("*")):
+            if found := _LEFT_OVER.fullmatch(path.name):
+                reports = path.with_name(found[1])
+                if path.name.endswith(".former") and not reports.exists():
+                    path.rename(reports)
+                else:
+                    shutil.rmtree(path)
+
+
+# One close ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What one close works on, but for the provider's pages."""
+
+    config: Config
+    period: Period
+    now: datetime
+    room: _Room
+    logs: tuple[load.LogFiles, ...]
+    book: PriceBook
+    on_progress: OnProgress
+
+    @property
+    def earlier(self) -> ledger.Revision | None:
+        """The month before, as it was published last."""
+        return self.room.shelf.newest(self.period.previous)
+
+    @contextmanager
+    def step(self, what: str) -> Iterator[None]:
+        """Tell that a stage begins, and that it has ended."""
+        self.on_progress(what, 0, 1)
+        yield
+        self.on_progress(what, 1, 1)
+
+    def load_progress(self, what: str, done: int, total: int | None) -> None:
+        """Tell how far the stage `load` is."""
+        self.on_progress(f"load: {what}", done, total)
+
+    def digest(self, pulled: load.Pull) -> str:
+        """SHA-256 over everything that a result is a function of."""
+        earlier = self.earlier
+        lines = [
+            f"period {self.period}",
+            f"pages {pulled.digest()}",
+            *(f"log {found.log.name} {digest}" for found in self.logs for digest in sorted(found.sha256)),
+            f"config {config_digest(self.config)}",
+            f"prices {self.book.digest}",
+            f"version {__version__}",
+            f"earlier r{earlier.number} {_input_digest(earlier)}" if earlier else "earlier none",
+        ]
+        return sha256("\n".join(lines).encode()).hexdigest()
+
+
+class _DisagreementError(SourceError):
+    """Days on which the hourly usage does not sum to the daily control total: pulled once more, they may agree."""
+
+    def __init__(self, offenders: Sequence[Row]) -> None:
+        first = offenders[0]
+        self.days: tuple[date, ...] = tuple(sorted({row["day"] for row in offenders}))
+        super().__init__(
+            f"usage_report/messages {first['day']}",
+            f"{first['meter']} is {first['grouped']} by hour and {first['ungrouped']} in the day's control total"
+            + (f"; {len(self.days) - 1} more days disagree" if self.days[1:] else ""),
+            "The provider may still be counting: close again in an hour",
+        )
+
+
+def _refuse_early(period: Period, now: datetime, settled_at: datetime | None) -> None:
+    """Raise ``NotReadyError`` for a month without a complete day, and before it has settled where it must have."""
+    if period.through_on(now) is None:
+        raise NotReadyError(
+            str(period),
+            f"has no complete day at {_stamp(now)}",
+            "A day is complete an hour after its end in UTC: close the month later, or an earlier month",
+        )
+    if settled_at is not None and now < settled_at:
         raise NotReadyError(
             f"close --final {period}",
             f"it is {_stamp(now)}, the month settles at {_stamp(settled_at)}",
@@ -212,75 +328,174 @@ def _refuse_unsettled(config: Config, period: Period, now: datetime) -> None:
         )
 
 
-def _pulled(config: Config, room: _Room, period: Period, now: datetime, offline: bool, on_progress: OnProgress) -> Path:
-    if offline:
-        found = pull.latest(room.raw, period)
-        if found is None:
-            raise SourceError(
-                f"{room.raw / str(period)}",
-                "holds no complete pull, --offline needs one",
-                "Close once without --offline",
-            )
-        return found
-    return pull.pull(
-        config.billing,
-        period,
-        room.raw,
-        now=now,
-        key=config.billing.key.read(),
-        organization_id=config.organization_id,
-        on_progress=lambda progress: on_progress(f"pull: {progress.what}", progress.done, progress.total),
-    )
-
-
-def _pull_days_again(
-    config: Config,
-    room: _Room,
-    period: Period,
-    pulled: load.Pull,
-    days: tuple[date, ...],
-    now: datetime,
-    offline: bool,
-) -> load.Pull:
-    """Give days whose control total differs one more try. Raises ``SourceError`` when it was the second."""
-    marker = pulled.folder / "again"
-    if offline or marker.exists():
+def _last_pull(job: _Job) -> load.Pull:
+    folder = pull.latest(job.room.raw, job.period)
+    if folder is None:
         raise SourceError(
-            f"usage_report/messages {days[0]}",
-            "the hourly usage does not sum to the daily control total, also when pulled once more",
-            "The provider may still be counting: close again in an hour",
+            str(job.room.raw / str(job.period)),
+            "holds no complete pull, --offline needs one",
+            "Close once without --offline",
         )
-    folder = pulled.folder
-    for day in days:
-        folder = pull.repull_day(config.billing, period, folder, day, now=now, key=config.billing.key.read())
-    (folder / "again").touch(mode=0o600)
-    del room
     return load.Pull.read(folder)
 
 
-def _digest(
-    config: Config, period: Period, pulled: load.Pull, logs: tuple[load.LogFiles, ...], book: PriceBook, room: _Room
-) -> str:
-    """SHA-256 over everything that a result is a function of."""
-    earlier = room.shelf.current(period.previous)
-    lines = [
-        f"period {period}",
-        f"pages {pulled.digest()}",
-        *(f"log {found.log.name} {digest}" for found in logs for digest in sorted(found.sha256)),
-        f"config {config_digest(config)}",
-        f"prices {book.digest}",
-        f"version {__version__}",
-        f"earlier {_digest_of(earlier)}",
-    ]
-    return sha256("\n".join(lines).encode()).hexdigest()
+def _new_pull(job: _Job) -> load.Pull:
+    config = job.config
+    folder = pull.pull(
+        config.billing,
+        job.period,
+        job.room.raw,
+        now=job.now,
+        key=config.billing.key.read(),
+        organization_id=config.organization_id,
+        on_progress=lambda progress: job.on_progress(f"pull: {progress.what}", progress.done, progress.total),
+    )
+    return _registered(job, folder)
 
 
-def _digest_of(path: Path) -> str | None:
-    if not path.exists():
-        return None
-    with ledger.reading(path) as connection:
-        found: str = connection.execute("select input_digest from source.run").fetchall()[0][0]
-        return found
+def _pull_again(job: _Job, pulled: load.Pull, days: Sequence[date]) -> load.Pull:
+    """The same pull with the usage of ``days`` and its control total fetched once more."""
+    billing, folder = job.config.billing, pulled.folder
+    for day in days:
+        folder = pull.repull_day(
+            billing,
+            job.period,
+            folder,
+            day,
+            now=job.now,
+            key=billing.key.read(),
+            on_progress=lambda progress: job.on_progress(f"pull again: {progress.what}", progress.done, progress.total),
+        )
+    return _registered(job, folder)
+
+
+def _registered(job: _Job, folder: Path) -> load.Pull:
+    pulled = load.Pull.read(folder)
+    job.room.register.append(
+        "pull", period=str(job.period), folder=folder.name, pages_digest=pulled.digest(), at=_stamp(job.now)
+    )
+    return pulled
+
+
+def _close(job: _Job, pulled: load.Pull, *, final: bool) -> Outcome:
+    """Publish what the inputs give unless the current revision is of the same ones; either way its reports stand.
+
+    Raises ``_DisagreementError`` where the pages do not agree with each other.
+    """
+    shelf, reports, register = job.room.shelf, job.room.reports(job.period), job.room.register
+    digest = job.digest(pulled)
+    current = shelf.newest(job.period)
+    if published := current is None or _input_digest(current) != digest:
+        revision = _publish(job, pulled, digest, current.number + 1 if current else 1)
+    else:
+        revision = current
+        closes = _closes(register.entries(), job.period, revision.number)
+        if not closes or closes[-1]["reports_digest"] != _files_digest(reports):
+            with ledger.reading(revision.path) as connection, job.step("render"):
+                render.render(connection, reports)
+    register.append(
+        "close",
+        period=str(job.period),
+        revision=revision.number,
+        final=final,
+        input_digest=digest,
+        reports_digest=_files_digest(reports),
+        at=_stamp(job.now),
+    )
+    return _outcome(job, revision, published=published)
+
+
+def _publish(job: _Job, pulled: load.Pull, digest: str, number: int) -> ledger.Revision:
+    """Build a revision and its reports aside; when both stand, publish them."""
+    shelf, reports = job.room.shelf, job.room.reports(job.period)
+    rendered = reports.with_name(f"{job.period}.next")
+    with ledger.building(shelf.aside(job.period), job.room.scratch) as connection:
+        _build(connection, job, pulled, digest, number)
+        with job.step("render"):
+            render.render(connection, rendered)
+    revision = shelf.publish(job.period, number)
+    _swap_in(rendered, reports)
+    return revision
+
+
+def _build(connection: duckdb.DuckDBPyConnection, job: _Job, pulled: load.Pull, digest: str, number: int) -> None:
+    """Run the stages from load to allocate in an empty ledger, and look at every check."""
+    config = job.config
+    _describe_run(connection, job, pulled, digest, number)
+    _take_from_earlier(connection, job.earlier)
+    with job.step("load"):
+        load.load_pages(connection, pulled)
+        if offenders := ledger.rows(
+            connection, "select * from checks.reported_not_the_control_total order by day, meter"
+        ):
+            raise _DisagreementError(offenders)
+        load.load_logs(connection, job.logs, job.book, job.period, config.billing.amounts, job.load_progress)
+    with job.step("match"):
+        match.match(connection)
+    with job.step("explain"):
+        warnings = explain.explain(connection, config.accepted, _invoice(config, job.period))
+    with job.step("allocate"):
+        allocate.allocate(connection, config.allocation)
+    _keep_warnings(connection, (*_stale(job.book, job.period), *warnings))
+    render.publish_views(connection)
+    ledger.check(connection)
+
+
+def _describe_run(
+    connection: duckdb.DuckDBPyConnection, job: _Job, pulled: load.Pull, digest: str, number: int
+) -> None:
+    """Write the one row from which every stage takes the run's parameters."""
+    config, period = job.config, job.period
+    described: dict[str, tuple[str, object]] = {
+        "period": ("VARCHAR", str(period)),
+        "start_on": ("DATE", period.start_on),
+        "end_on": ("DATE", period.end_on),
+        "through_on": ("DATE", pulled.through_on),
+        "organization": ("VARCHAR", config.organization),
+        "organization_id": ("VARCHAR", pulled.organization_id),
+        "revision": ("INTEGER", number),
+        "package_version": ("VARCHAR", __version__),
+        "input_digest": ("VARCHAR", digest),
+        "tolerance_usd": ("DECIMAL(38, 12)", config.tolerance.usd),
+        "tolerance_percent": ("DECIMAL(9, 4)", config.tolerance.percent),
+        "amounts": ("VARCHAR", config.billing.amounts),
+        "arrangement": ("VARCHAR", config.billing.arrangement),
+        "data_refreshed_at": ("TIMESTAMP", pulled.data_refreshed_at.astimezone(UTC).replace(tzinfo=None)),
+    }
+    columns = {name: kind for name, (kind, _) in described.items()}
+    ledger.insert(connection, "source.run", columns, [[found for _, found in described.values()]])
+
+
+def _take_from_earlier(connection: duckdb.DuckDBPyConnection, earlier: ledger.Revision | None) -> None:
+    """Copy what this period shows of the one before, so that the file answers alone; no earlier period, no rows."""
+    columns = {
+        "period": "VARCHAR",
+        "revision": "INTEGER",
+        "input_digest": "VARCHAR",
+        "cost_center": "VARCHAR",
+        "name": "VARCHAR",
+        "direct_usd": "DECIMAL(38, 2)",
+        "shared_usd": "DECIMAL(38, 2)",
+        "total_usd": "DECIMAL(38, 2)",
+    }
+    taken: list[tuple[object, ...]] = []
+    if earlier is not None:
+        with ledger.reading(earlier.path) as published:
+            taken = published.execute("""
+                select summary.period, summary.revision, summary.input_digest, chargeback.cost_center, chargeback.name,
+                    chargeback.direct_usd, chargeback.shared_usd, chargeback.total_usd
+                from report.summary as summary cross join report.chargeback as chargeback
+                order by chargeback.cost_center
+            """).fetchall()
+    ledger.insert(connection, "source.earlier_chargeback", columns, taken)
+
+
+def _keep_warnings(connection: duckdb.DuckDBPyConnection, warnings: Sequence[str]) -> None:
+    """Add to what allocation warned of."""
+    for warning in warnings:
+        connection.execute(
+            "insert into allocated.warning select coalesce(max(position), 0) + 1, ? from allocated.warning", [warning]
+        )
 
 
 def _stale(book: PriceBook, period: Period) -> tuple[str, ...]:
@@ -289,123 +504,6 @@ def _stale(book: PriceBook, period: Period) -> tuple[str, ...]:
     return (
         f"the price book was last checked on {book.checked_on}, before the end of {period}: a newer price is not in it",
     )
-
-
-def _build(
-    config: Config,
-    room: _Room,
-    period: Period,
-    pulled: load.Pull,
-    logs: tuple[load.LogFiles, ...],
-    book: PriceBook,
-    digest: str,
-    revision: int,
-    on_progress: OnProgress,
-) -> tuple[Path, ...]:
-    """Build a revision aside, check it, and render it."""
-    with ledger.building(room.shelf.aside(period), room.root / "tmp") as connection:
-        _describe_run(connection, config, period, pulled, digest, revision)
-        _take_from_earlier(connection, room.shelf.current(period.previous))
-        on_progress("load: pages", 0, 6)
-        load.load_pages(connection, pulled)
-        if days := load.days_that_disagree(connection):
-            raise _DisagreeingDays(days)
-        load.load_logs(
-            connection, logs, book, period, config.billing.amounts,
-            lambda what, done, total: on_progress(f"load: {what}", done, total),
-        )  # fmt: skip
-        on_progress("match", 2, 6)
-        match.match(connection)
-        on_progress("explain", 3, 6)
-        warnings = explain.explain(connection, config.accepted, _invoice(config, period))
-        on_progress("allocate", 4, 6)
-        allocate.allocate(connection, config.allocation)
-        _keep_warnings(connection, warnings)
-        on_progress("render", 5, 6)
-        render.publish_views(connection)
-        ledger.check(connection)
-        files = render.render(connection, room.reports(period))
-        on_progress("render", 6, 6)
-    return files
-
-
-def _describe_run(
-    connection: duckdb.DuckDBPyConnection, config: Config, period: Period, pulled: load.Pull, digest: str, revision: int
-) -> None:
-    ledger.insert(
-        connection,
-        "source.run",
-        {
-            "period": "VARCHAR",
-            "start_on": "DATE",
-            "end_on": "DATE",
-            "through_on": "DATE",
-            "organization": "VARCHAR",
-            "organization_id": "VARCHAR",
-            "revision": "INTEGER",
-            "package_version": "VARCHAR",
-            "input_digest": "VARCHAR",
-            "tolerance_usd": "DECIMAL(38, 12)",
-            "tolerance_percent": "DECIMAL(9, 4)",
-            "amounts": "VARCHAR",
-            "arrangement": "VARCHAR",
-            "data_refreshed_at": "TIMESTAMP",
-        },  # fmt: skip
-        [
-            (
-                str(period),
-                period.start_on,
-                period.end_on,
-                pulled.through_on,
-                config.organization,
-                pulled.organization_id,
-                revision,
-                __version__,
-                digest,
-                config.tolerance.usd,
-                config.tolerance.percent,
-                config.billing.amounts,
-                config.billing.arrangement,
-                pulled.data_refreshed_at.astimezone(UTC).replace(tzinfo=None),
-            )  # fmt: skip
-        ],
-    )
-
-
-def _take_from_earlier(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
-    """Copy what this period shows of the one before, so that the file answers alone; no earlier period, no rows."""
-    taken: list[tuple[object, ...]] = []
-    if path.exists():
-        with ledger.reading(path) as earlier:
-            taken = earlier.execute("""
-                select summary.period, summary.revision, summary.input_digest, chargeback.cost_center, chargeback.name,
-                    chargeback.direct_usd, chargeback.shared_usd, chargeback.total_usd
-                from report.summary as summary cross join report.chargeback as chargeback
-                order by chargeback.cost_center
-            """).fetchall()
-    ledger.insert(
-        connection,
-        "source.earlier_chargeback",
-        {
-            "period": "VARCHAR",
-            "revision": "INTEGER",
-            "input_digest": "VARCHAR",
-            "cost_center": "VARCHAR",
-            "name": "VARCHAR",
-            "direct_usd": "DECIMAL(38, 2)",
-            "shared_usd": "DECIMAL(38, 2)",
-            "total_usd": "DECIMAL(38, 2)",
-        },  # fmt: skip
-        taken,
-    )
-
-
-def _keep_warnings(connection: duckdb.DuckDBPyConnection, warnings: tuple[str, ...]) -> None:
-    """Add to what allocation warned of."""
-    for warning in warnings:
-        connection.execute(
-            "insert into allocated.warning select coalesce(max(position), 0) + 1, ? from allocated.warning", [warning]
-        )
 
 
 def _invoice(config: Config, period: Period) -> Invoice | None:
@@ -417,14 +515,46 @@ def _invoice(config: Config, period: Period) -> Invoice | None:
     return found[0] if found else None
 
 
-def _present(room: _Room, period: Period) -> tuple[Path, ...]:
-    """The rendered files of the current revision, rendered again where they are gone."""
-    folder = room.reports(period)
-    if not (folder / "index.html").exists():
-        with ledger.reading(room.shelf.current(period)) as connection:
-            return render.render(connection, folder)
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return tuple(sorted(files, key=lambda path: (path.name != "index.html", str(path))))
+# What is published ----------------------------------------------------------------------------------------------------
+
+
+def _input_digest(revision: ledger.Revision) -> str:
+    with ledger.reading(revision.path) as connection:
+        found: str = connection.execute("select input_digest from source.run").fetchall()[0][0]
+        return found
+
+
+def _closes(entries: Sequence[Row], period: Period, number: int) -> list[Row]:
+    """The register's closes of a revision, oldest first."""
+    return [
+        entry
+        for entry in entries
+        if entry["event"] == "close" and (entry["period"], entry["revision"]) == (str(period), number)
+    ]
+
+
+def _swap_in(rendered: Path, reports: Path) -> None:
+    """Let new reports take the place of the former ones, as a whole."""
+    former = reports.with_name(f"{reports.name}.former")
+    if reports.exists():
+        reports.rename(former)
+    rendered.rename(reports)
+    ledger.sync(reports.parent)
+    shutil.rmtree(former, ignore_errors=True)
+
+
+def _files(folder: Path) -> tuple[Path, ...]:
+    """What lies in a folder of reports: pages before tables, the first page first, those of cost centers last."""
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return tuple(
+        sorted(found, key=lambda path: (path.suffix != ".html", len(path.parts), path.name != "index.html", str(path)))
+    )
+
+
+def _files_digest(folder: Path) -> str:
+    """SHA-256 over the names and bytes of a folder's files."""
+    lines = [f"{path.relative_to(folder)} {sha256(path.read_bytes()).hexdigest()}" for path in _files(folder)]
+    return sha256("\n".join(lines).encode()).hexdigest()
 
 
 def _open(connection: duckdb.DuckDBPyConnection) -> tuple[Row, ...]:
@@ -437,25 +567,22 @@ def _open(connection: duckdb.DuckDBPyConnection) -> tuple[Row, ...]:
     )
 
 
-def _outcome(
-    room: _Room, period: Period, files: tuple[Path, ...], published: bool, warnings: tuple[str, ...]
-) -> Outcome:
-    current = room.shelf.current(period)
-    with ledger.reading(current) as connection:
+def _outcome(job: _Job, revision: ledger.Revision, *, published: bool) -> Outcome:
+    with ledger.reading(revision.path) as connection:
         summary = ledger.rows(connection, "select * from report.summary")[0]
-        kept = connection.execute("select warning from allocated.warning order by position").fetchall()
+        warnings = connection.execute("select warning from allocated.warning order by position").fetchall()
         return Outcome(
             exit_code=1 if summary["discrepancy_count"] else 0,
-            period=str(period),
-            revision=summary["revision"],
+            period=str(job.period),
+            revision=revision.number,
             published=published,
-            ledger=current,
-            files=files,
+            ledger=job.room.shelf.link(job.period),
+            files=_files(job.room.reports(job.period)),
             summary=summary,
             bridge=tuple(ledger.rows(connection, "select * from report.bridge order by position")),
             chargeback=tuple(ledger.rows(connection, "select * from report.chargeback")),
             discrepancies=_open(connection),
-            warnings=warnings + tuple(warning for (warning,) in kept),
+            warnings=tuple(warning for (warning,) in warnings),
         )
 
 
