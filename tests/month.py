@@ -82,7 +82,8 @@ def write_pull(
         })  # fmt: skip
     manifest = {
         "manifest": 1, "period": str(PERIOD), "api": "admin", "base_url": "http://127.0.0.1",
-        "organization_id": "org-1", "organization": "Example", "default_workspace_id": more.get("default_workspace_id", "wrkspc_default"),
+        "organization_id": "org-1", "organization": "Example",
+        "default_workspace_id": more.get("default_workspace_id", "wrkspc_default"),
         "through_on": more.get("through_on", "2026-10-31"), "pages": listed,
     }  # fmt: skip
     (folder / "manifest.json").write_text(json.dumps(manifest))
