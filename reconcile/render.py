@@ -35,13 +35,8 @@ _CHART_ROWS = 14
 
 
 def publish_views(connection: duckdb.DuckDBPyConnection) -> None:
-    """Create the views of schema ``report`` and their controls in ``checks``; what they are stands in the SQL.
-
-    Where ``source.earlier_chargeback`` holds earlier months, ``report.month_over_month`` sets them beside this one.
-    """
+    """Create the views of schema ``report`` and their controls in ``checks``; what they are stands in the SQL."""
     ledger.run_sql(connection, "render")
-    if _exists(connection, "source", "earlier_chargeback"):
-        ledger.run_sql(connection, "render_months")
 
 
 def render(connection: duckdb.DuckDBPyConnection, out_dir: Path) -> tuple[Path, ...]:
@@ -109,13 +104,6 @@ def _views(connection: duckdb.DuckDBPyConnection) -> list[str]:
         "select view_name from duckdb_views() where schema_name = 'report' and not internal order by view_name"
     )
     return [view for (view,) in found.fetchall()]
-
-
-def _exists(connection: duckdb.DuckDBPyConnection, schema: str, table: str) -> bool:
-    found = connection.execute(
-        "select count(*) from information_schema.tables where table_schema = ? and table_name = ?", [schema, table]
-    ).fetchone()
-    return found is not None and found[0] > 0
 
 
 def statement_names(cost_centers: Iterable[str]) -> dict[str, str]:
@@ -216,6 +204,11 @@ class State:
     def rest_usd(self) -> Decimal:
         """What the others add up to."""
         return sum((row.amount_usd for row in self.rest), Decimal("0.00"))
+
+    @property
+    def further_usd(self) -> Decimal:
+        """What those add up to that the page on the difference shows without their evidence."""
+        return sum((row.amount_usd for row in self.findings[100:]), Decimal("0.00"))
 
 
 def _fetch(connection: duckdb.DuckDBPyConnection, query: str, *parameters: object) -> list[Any]:
@@ -427,9 +420,7 @@ def _allocation(
         "unallocated": _footed(_fetch(connection, nowhere, UNALLOCATED), amount_usd=unallocated.total_usd),
         "rules": _rules(_fetch(connection, "select * from report.allocation_rule"), chargeback),
         "pools": _footed_to_itself(_fetch(connection, "select * from report.pool"), "amount_usd"),
-        "months": _fetch(connection, "select * from report.month_over_month")
-        if _exists(connection, "report", "month_over_month")
-        else [],
+        "months": _fetch(connection, "select * from report.month_over_month"),
         "chart": charts.cost_centers(chargeback),
         "billed_usd": figures.billed_usd,
     }
@@ -521,6 +512,8 @@ def month(period: str) -> str:
 
 def label(key: str) -> str:
     """A key of the evidence as a heading: ``api_key_id`` reads API key id, ``amount_usd`` Amount (USD)."""
+    if key == "workspace_id":  # shown by its name
+        return "Workspace"
     words = key.removesuffix("_usd").removesuffix("_percent").split("_")
     unit = " (USD)" if key.endswith("_usd") else " (%)" if key.endswith("_percent") else ""
     text = " ".join(word.upper() if word in _CAPITALS else word for word in words)

@@ -346,6 +346,13 @@ def _source(connection: duckdb.DuckDBPyConnection, case: Case) -> None:
             key=str,
         ),
     )
+    insert(
+        connection,
+        "source.earlier_chargeback",
+        "period VARCHAR, revision INTEGER, input_digest VARCHAR, cost_center VARCHAR, name VARCHAR,"
+        "direct_usd DECIMAL(38, 2), shared_usd DECIMAL(38, 2), total_usd DECIMAL(38, 2)",
+        [],
+    )
 
 
 def _matched(connection: duckdb.DuckDBPyConnection, case: Case) -> None:

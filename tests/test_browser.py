@@ -49,11 +49,11 @@ class Browser:
                 return message["result"]
             self._note(message)
 
-    def open(self, page: Path) -> None:
+    def open(self, page: Path, fragment: str = "") -> None:
         """Load a page and wait until it is there."""
         self.requested.clear()
         self.complaints.clear()
-        self.call("Page.navigate", url=page.as_uri())
+        self.call("Page.navigate", url=page.as_uri() + fragment)
         while json.loads(message := self.tab.recv()).get("method") != "Page.loadEventFired":
             self._note(json.loads(message))
 
@@ -157,6 +157,15 @@ def test_dark_pages_are_dark(browser, reports):
     assert colors["dark"] == ["rgb(17, 21, 26)", "rgb(230, 234, 238)"]
 
 
+def test_link_to_a_finding_opens_it(browser, reports):
+    """A finding that the first page names is unfolded where its link leads, without any script."""
+    browser.open(reports / "index.html")
+    links = browser.evaluate("[...document.querySelectorAll('a[href*=\"#f-\"]')].map(link => link.hash)")
+    assert len(links) == 6
+    browser.open(reports / "discrepancy.html", links[-1])
+    assert browser.evaluate(f"document.querySelector('{links[-1]}').closest('details').open")
+
+
 @pytest.mark.parametrize("width", [390, 768, 1280])
 @pytest.mark.parametrize("name", PAGES)
 def test_page_fits_its_window(browser, reports, name, width):
@@ -174,7 +183,7 @@ def test_print_cuts_no_table(browser, reports, tmp_path, name, paper):
     browser.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark"}])
     browser.open(reports / name)
     last_cells = browser.evaluate(
-        "[...document.querySelectorAll('tr')].map(row => row.cells[row.cells.length - 1].innerText.trim())"
+        "[...document.querySelectorAll('tr')].map(row => row.cells[row.cells.length - 1].textContent.trim())"
         ".filter(text => /^[+\\u2212]?[\\d,]+\\.\\d\\d$/.test(text))"
     )
     printed = browser.print(paper, tmp_path / "page.pdf").split()

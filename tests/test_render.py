@@ -510,10 +510,8 @@ def test_earlier_month_is_set_beside_this_one(month, tmp_path):
     render.render(month, tmp_path / "out")
     assert "Month over month" not in (tmp_path / "out" / "allocation.html").read_text()
     month.execute(
-        "create table source.earlier_chargeback as select '2026-09' as period, 2 as revision, 'CC-100' as cost_center,"
-        "'Search' as name, 200.00::decimal(38, 2) as total_usd"
+        "insert into source.earlier_chargeback values ('2026-09', 2, 'd', 'CC-100', 'Search', 200.00, 0.00, 200.00)"
     )
-    render.publish_views(month)
     render.render(month, tmp_path / "out")
     rows = month.execute(
         "select period, change_usd from report.month_over_month where cost_center = 'CC-100'"

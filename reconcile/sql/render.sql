@@ -15,6 +15,7 @@
 --   pool                 a pool: its sum, its driver, how many share it
 --   statement            (cost center, dimension, item): what a cost center pays, seen by that dimension
 --   source, page, rejected, default_used, price_used   what the figures were made from
+--   month_over_month     (cost center, month) where the period took earlier ones, else no row
 --   warning              a warning of the allocation
 -- Amounts are decimal(38, 12) USD. Ratios are DOUBLE, for display only. Every view has a total order.
 
@@ -547,6 +548,25 @@ from source.price
 order by
     model, service_tier, context_window, inference_geo, speed, meter, from_on, until_on, prompt_over, price_unit,
     list_price_usd, price_usd, source;
+
+create or replace view report.month_over_month as
+with months as (
+    select period, revision, cost_center, name, total_usd
+    from source.earlier_chargeback
+    union all
+    select run.period, run.revision, chargeback.cost_center, chargeback.name, chargeback.total_usd
+    from source.run, allocated.chargeback
+    where exists (select 1 from source.earlier_chargeback)
+)
+select
+    cost_center,
+    period,
+    revision::integer as revision,
+    name,
+    total_usd::decimal(38, 2) as total_usd,
+    (total_usd - lag(total_usd) over (partition by cost_center order by period))::decimal(38, 2) as change_usd
+from months
+order by cost_center = 'unallocated', cost_center, period;
 
 create or replace view report.warning as
 select position::integer as position, warning
