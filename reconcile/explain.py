@@ -43,22 +43,27 @@ REASONS = (
 )
 """The closed list in the bridge's order."""
 
-PASSES = (
+ONE_SIDED = (
     "explain/unlogged_key",
     "explain/no_key",
     "explain/iterations",
     "explain/cut_stream",
     "explain/log_gap",
     "explain/one_side",
-    "explain/price",
 )
-"""The cascade: each takes what the ones before it leave."""
+"""Passes over what only one side saw: each takes what the ones before it leave."""
 
-SEARCHED = frozenset({
-    "duplicate", "stream_sum", "app_price", "unlogged_key", "no_key", "iterations", "cut_stream", "log_gap", "unlogged",
-    "unreported", "discount", "price_book", "price_interval", "uncharged", "unpriced", "code_execution",
-    "session_usage", "rounding", "residual",
-})  # fmt: skip
+RELAXED = (
+    # the dimension under whose other value the same quantity is looked for, its reason and position
+    ("model", "model", 5),
+    ("service_tier", "service_tier", 6),
+    ("context_window", "context_window", 7),
+    ("inference_geo", "inference_geo", 8),
+    ("speed", "speed", 9),
+    ("workspace_id", "workspace", 10),
+)
+
+SEARCHED = frozenset(reason for reason, _, _ in REASONS)
 """Reasons that a pass looks for; the dollars of the others stand in `unlogged` and `unreported`."""
 
 
@@ -73,13 +78,51 @@ def explain(
         [(position, *reason) for position, reason in enumerate(REASONS, start=1)],
     )
     ledger.run_sql(connection, "explain/cells")
-    for name in PASSES:
+    _search(connection)
+    for name in (*ONE_SIDED, "explain/price"):
         ledger.run_sql(connection, name)
     ledger.run_sql(connection, "explain/findings")
     warnings = _accept(connection, accepted)
     _book_invoice(connection, invoice)
     ledger.run_sql(connection, "explain/bridge")
     return warnings
+
+
+def _search(connection: duckdb.DuckDBPyConnection) -> None:
+    """What both sides saw, in different cells: first what a whole log does, then what nets place by place."""
+    ledger.run_sql(connection, "explain/silent")
+    ledger.run_sql(connection, "explain/corrected")
+    connection.execute("delete from explained.claim")  # the first version is only what the corrections start from
+    for reason, position in (("time_zone", 1), ("cache_inclusive", 2)):
+        ledger.run_sql(connection, f"explain/{reason}")
+        connection.execute("delete from explained.step")
+        connection.execute("insert into explained.step values (?, ?)", [reason, position])
+        ledger.run_sql(connection, "explain/corrected")
+    ledger.run_sql(connection, "explain/residual")
+    for _ in range(2):  # what one pass nets uncovers what it hid from the others
+        ledger.run_sql(connection, "explain/cutoff")
+        ledger.run_sql(connection, "explain/cache_ttl")
+        for relaxed in RELAXED:
+            _relax(connection, *relaxed)
+    ledger.run_sql(connection, "explain/moved")
+
+
+def _relax(connection: duckdb.DuckDBPyConnection, dimension: str, reason: str, position: int) -> None:
+    """Net what stands under another value of one dimension, until no more is found."""
+    ledger.insert(
+        connection,
+        "explained.relaxed",
+        {"dimension": "VARCHAR", "reason": "VARCHAR", "position": "INTEGER"},
+        [(dimension, reason, position)],
+    )
+    found = -1
+    while found != (found := _count(connection, "explained.moved")):
+        ledger.run_sql(connection, "explain/other_cell")
+
+
+def _count(connection: duckdb.DuckDBPyConnection, table: str) -> int:
+    found: int = connection.execute(f"select count(*) from {table}").fetchall()[0][0]
+    return found
 
 
 def _accept(connection: duckdb.DuckDBPyConnection, accepted: Sequence[Accepted]) -> tuple[str, ...]:

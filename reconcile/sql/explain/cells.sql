@@ -1,6 +1,6 @@
 -- What has to be explained, and the tables that the passes write to.
 -- Grain: explained.cell one row a cell of the period; claim one a pass's quantity in a cell; note one fact about a finding.
--- Rule: a pass claims a part of what the passes before it left in a cell, never more, never with the other sign.
+-- Rule: a pass claims a part of a cell's quantity variance; what it leaves is for the passes behind it.
 -- Reads: matched. Writes: explained.
 create or replace table explained.cell as
 select
@@ -18,8 +18,8 @@ from matched.cell
 where in_period;
 
 create or replace table explained.claim (
-    cell_id BIGINT, position INTEGER, reason VARCHAR, confidence VARCHAR, log VARCHAR, api_key_id VARCHAR,
-    evidence VARCHAR, quantity BIGINT,
+    cell_id BIGINT, position INTEGER, reason VARCHAR, confidence VARCHAR, log VARCHAR, place_workspace_id VARCHAR,
+    place_model VARCHAR, place_service_tier VARCHAR, api_key_id VARCHAR, evidence VARCHAR, quantity BIGINT,
 );
 
 create or replace table explained.note (
@@ -36,35 +36,22 @@ left join (
 ) as claimed on claimed.cell_id = cell.cell_id
 where cell.price_usd is not null;
 
--- The cells' hours, for what only the hour can show.
-create or replace table explained.recorded_hour as
-select cell.cell_id, cell.place_id, cell.meter, recorded.hour, recorded.log, recorded.api_key_id,
-    sum(recorded.quantity)::bigint as quantity,
-    sum(recorded.requests)::bigint as requests,
-    coalesce(sum(recorded.requests) filter (recorded.cut), 0)::bigint as cut_requests,
-from matched.recorded as recorded
-join explained.cell as cell
-    on cell.day = recorded.day and cell.meter = recorded.meter
-    and cell.workspace_id is not distinct from recorded.workspace_id
-    and cell.model is not distinct from recorded.model
-    and cell.service_tier is not distinct from recorded.service_tier
-    and cell.context_window is not distinct from recorded.context_window
-    and cell.inference_geo is not distinct from recorded.inference_geo
-    and cell.speed is not distinct from recorded.speed
-group by all;
+-- What netting moves between slots, pass after pass; and the recorded side that the first correction starts from.
+create or replace table explained.moved (
+    reason VARCHAR, position INTEGER, log VARCHAR, from_value VARCHAR, to_value VARCHAR, from_slot BIGINT, to_slot BIGINT,
+    exact BOOLEAN, input BIGINT, write_5m BIGINT, write_1h BIGINT, read BIGINT, output BIGINT, searches BIGINT,
+);
 
-create or replace table explained.reported_hour as
-select cell.cell_id, cell.place_id, cell.workspace_id, cell.meter, usage.hour, usage.api_key_id,
-    sum(usage.quantity)::bigint as quantity,
-    sum(usage.quantity) filter (usage.account_id is not null)::bigint as account_quantity,
-    sum(usage.quantity) filter (usage.service_account_id is not null)::bigint as service_account_quantity,
-from source.usage as usage
-join explained.cell as cell
-    on cell.day = usage.day and cell.meter = usage.meter
-    and cell.workspace_id is not distinct from usage.workspace_id
-    and cell.model is not distinct from usage.model
-    and cell.service_tier is not distinct from usage.service_tier
-    and cell.context_window is not distinct from usage.context_window
-    and cell.inference_geo is not distinct from usage.inference_geo
-    and cell.speed is not distinct from usage.speed
-group by all;
+create or replace table explained.shift (log VARCHAR, minutes BIGINT, left_tokens BIGINT, unshifted_tokens BIGINT);
+create or replace table explained.inclusive (log VARCHAR, model VARCHAR, counts VARCHAR);
+create or replace table explained.step (reason VARCHAR, position INTEGER);
+create or replace table explained.corrected (
+    hour TIMESTAMP, day DATE, workspace_id VARCHAR, model VARCHAR, service_tier VARCHAR, context_window VARCHAR,
+    inference_geo VARCHAR, speed VARCHAR, log VARCHAR, api_key_id VARCHAR, cut BOOLEAN, requests BIGINT, input BIGINT,
+    write_5m BIGINT, write_1h BIGINT, read BIGINT, output BIGINT, searches BIGINT,
+);
+
+create or replace table explained.adjusted (
+    reason VARCHAR, position INTEGER, log VARCHAR, model VARCHAR, slot_id BIGINT, meter VARCHAR, quantity BIGINT,
+    direction INTEGER, as_logged HUGEINT, left_tokens HUGEINT,
+);

@@ -10,7 +10,9 @@ with ordered as (
         claim.*, cell.recorded_exact_usd, cell.price_usd, cell.price_unit,
         sum(claim.quantity) over (
             partition by claim.cell_id
-            order by claim.position, claim.log nulls last, claim.api_key_id nulls last, claim.evidence nulls last
+            order by claim.position, claim.log nulls last, claim.place_workspace_id nulls last,
+                claim.place_model nulls last, claim.place_service_tier nulls last, claim.api_key_id nulls last,
+                claim.evidence nulls last
         )::bigint as upto,
     from explained.claim as claim
     join explained.cell as cell on cell.cell_id = claim.cell_id
@@ -25,7 +27,8 @@ from ordered;
 
 create or replace table explained.raw_part as
 select
-    claim.reason, claim.confidence, claim.evidence, claim.log, cell.workspace_id, cell.model, cell.service_tier,
+    claim.reason, claim.confidence, claim.evidence, claim.log, claim.place_workspace_id as given_workspace_id,
+    claim.place_model as given_model, claim.place_service_tier as given_service_tier, cell.workspace_id, cell.model, cell.service_tier,
     cell.context_window, cell.inference_geo, cell.speed, cell.meter, claim.api_key_id, cell.day, claim.cell_id,
     claim.quantity, claim.amount_usd, abs(claim.amount_usd) as moved_usd,
     null::bigint as requests, null::bigint as lines, null::varchar as kept_log,
@@ -40,13 +43,13 @@ select
         when part.reason = 'residual' then 'suspected'
         else 'measured'
     end,
-    null, null, cell.workspace_id, cell.model, cell.service_tier, cell.context_window, cell.inference_geo, cell.speed,
-    cell.meter, null, cell.day, part.cell_id, part.quantity, part.amount_usd, abs(part.amount_usd), null, null, null,
+    null, null, null, null, null, cell.workspace_id, cell.model, cell.service_tier, cell.context_window,
+    cell.inference_geo, cell.speed, cell.meter, null, cell.day, part.cell_id, part.quantity, part.amount_usd, abs(part.amount_usd), null, null, null,
 from explained.price_part as part
 join explained.cell as cell on cell.cell_id = part.cell_id
 union all
 select
-    reason, 'measured', null, log, workspace_id, model, service_tier, context_window, inference_geo, speed, null,
+    reason, 'measured', null, log, null, null, null, workspace_id, model, service_tier, context_window, inference_geo, speed, null,
     api_key_id, day, null, nullif(quantity, 0), amount_usd, moved_usd, requests, lines, kept_log,
 from source.removed
 where in_period;
@@ -59,6 +62,10 @@ with placed as (
         case when meter = 'web_search_requests' then meter end as search_meter,
         reason in ('unlogged_key', 'no_key', 'cut_stream', 'unlogged', 'unreported', 'code_execution', 'session_usage',
             'residual') as by_workspace,
+        reason in (
+            'time_zone', 'cutoff', 'cache_inclusive', 'cache_ttl', 'model', 'service_tier', 'context_window',
+            'inference_geo', 'speed', 'workspace'
+        ) as two_sided,
         reason in ('app_price', 'iterations', 'cut_stream', 'unlogged', 'unreported', 'discount', 'price_book',
             'price_interval', 'uncharged', 'unpriced', 'residual') as by_model,
     from explained.raw_part
@@ -66,13 +73,13 @@ with placed as (
 select
     * exclude (search_meter, by_workspace, by_model),
     log as place_log,
-    case when by_workspace then workspace_id end as place_workspace_id,
-    case when by_model then model end as place_model,
-    case when reason in ('price_book', 'uncharged') then service_tier end as place_service_tier,
+    case when by_workspace then workspace_id else given_workspace_id end as place_workspace_id,
+    case when by_model then model else given_model end as place_model,
+    case when reason in ('price_book', 'uncharged') then service_tier else given_service_tier end as place_service_tier,
     case
         when reason in ('price_book', 'residual', 'code_execution', 'session_usage') then meter
         when reason = 'cut_stream' then 'output_tokens'
-        else search_meter
+        when not two_sided then search_meter
     end as place_meter,
     case when reason = 'unlogged_key' then api_key_id end as place_api_key_id,
 from placed;
@@ -110,7 +117,13 @@ select
         else sum(quantity)::bigint
     end as quantity,
     sum(amount_usd)::decimal(38, 12) as amount_usd,
-    sum(moved_usd)::decimal(38, 12) as moved_usd,
+    -- what two cells exchange is in a wrong place once, not twice
+    case when any_value(two_sided)
+        then greatest(
+            coalesce(sum(moved_usd) filter (amount_usd > 0), 0), coalesce(sum(moved_usd) filter (amount_usd < 0), 0)
+        )
+        else sum(moved_usd)
+    end::decimal(38, 12) as moved_usd,
     count(distinct cell_id) as cells,
     sum(requests)::bigint as requests,
     sum(lines)::bigint as lines,

@@ -1,7 +1,7 @@
 -- Compaction and advisor iterations, which the top-level counters of `usage` leave out.
 -- Rule: the quantity of the entries that the logs themselves hold, at most what is left of the cell's positive variance.
 -- Grain: one claim a cell and log. Reads: source.iteration. Writes: explained.claim, note.
-insert into explained.claim
+insert into explained.claim (cell_id, position, reason, confidence, log, quantity)
 with wanted as (
     select cell.cell_id, entry.log, sum(entry.quantity)::bigint as quantity
     from source.iteration as entry
@@ -24,7 +24,7 @@ running as (
 capped as (
     select cell_id, log, least(quantity, available - (upto - quantity)) as quantity from running
 )
-select cell_id, 30, 'iterations', 'inferred', log, null, null, quantity
+select cell_id, 30, 'iterations', 'inferred', log, quantity
 from capped
 where quantity > 0;
 

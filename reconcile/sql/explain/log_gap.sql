@@ -3,7 +3,7 @@
 --   7 lines expect in it, a chance below 1 in 1,000 otherwise. Claimed is what was reported in these hours and not
 --   recorded by any log, of the keys that the log names (where it names them on 95 % of its requests), else of the
 --   workspaces that it writes for; at most what is left of the cell's positive variance.
--- Grain: one claim a cell and log. Reads: source.log_hour, explained. Writes: explained.gap, claim, note.
+-- Grain: one claim a cell and log. Reads: source.log_hour, explained.known, corrected, slot. Writes: explained.gap, claim, note.
 create or replace table explained.gap as
 with hours as (
     select unnest(generate_series(
@@ -11,12 +11,19 @@ with hours as (
     )) as hour
     from source.run
 ),
+written as (
+    select lines.log, date_trunc('hour', lines.hour - to_minutes(coalesce(shift.minutes, 0)))::timestamp as hour,
+        sum(lines.lines)::bigint as lines,
+    from source.log_hour as lines
+    left join explained.shift as shift on shift.log = lines.log
+    group by all
+),
 grid as (
     select log.log, hours.hour, coalesce(written.lines, 0) as lines,
         hour(hours.hour) as hour_of_day, isodow(hours.hour) >= 6 as weekend,
     from source.log as log
     cross join hours
-    left join source.log_hour as written on written.log = log.log and written.hour = hours.hour
+    left join written on written.log = log.log and written.hour = hours.hour
     where log.requests > 0
 ),
 expected as (
@@ -32,7 +39,7 @@ where lines = 0
 group by log, run
 having sum(lines_expected) >= 7;
 
-insert into explained.claim
+insert into explained.claim (cell_id, position, reason, confidence, log, quantity)
 with naming as (
     select log, 100 * count(api_key_id) >= 95 * count(*) as names_keys
     from source.request
@@ -44,39 +51,59 @@ served as (
     from source.request as request
     join naming on naming.log = request.log
 ),
-in_gap as (
-    select gap.log, reported.cell_id, reported.hour, sum(reported.quantity) as quantity
-    from explained.gap as gap
-    join explained.reported_hour as reported on reported.hour >= gap.from_at and reported.hour < gap.until_at
-    join served
-        on served.log = gap.log
-        and if(served.names_keys, served.api_key_id = reported.api_key_id, served.workspace_id = reported.workspace_id)
-    where reported.api_key_id is not null
-    group by all
-),
-by_others as (
-    select gap.log, recorded.cell_id, recorded.hour, sum(recorded.quantity) as quantity
-    from explained.gap as gap
-    join explained.recorded_hour as recorded on recorded.hour >= gap.from_at and recorded.hour < gap.until_at
-    join explained.cell as cell on cell.cell_id = recorded.cell_id
-    join served
-        on served.log = gap.log
-        and if(served.names_keys, served.api_key_id = recorded.api_key_id, served.workspace_id = cell.workspace_id)
-    group by all
+side as (
+    select known.hour, known.workspace_id, known.model, known.service_tier, known.context_window, known.inference_geo,
+        known.speed, known.meter, known.api_key_id, known.quantity,
+    from explained.known as known
+    union all
+    select hour, workspace_id, model, service_tier, context_window, inference_geo, speed, counter.meter, api_key_id,
+        -counter.quantity
+    from (
+        select *, unnest([
+            {'meter': 'uncached_input_tokens', 'quantity': input},
+            {'meter': 'cache_creation.ephemeral_5m_input_tokens', 'quantity': write_5m},
+            {'meter': 'cache_creation.ephemeral_1h_input_tokens', 'quantity': write_1h},
+            {'meter': 'cache_read_input_tokens', 'quantity': read},
+            {'meter': 'output_tokens', 'quantity': output},
+        ]) as counter
+        from explained.corrected
+    )
+    union all
+    select hour, workspace_id, null, null, null, null, null, 'web_search_requests', api_key_id, -searches
+    from explained.corrected where searches > 0
 ),
 missing as (
-    select in_gap.log, in_gap.cell_id, in_gap.hour, in_gap.quantity - coalesce(by_others.quantity, 0) as quantity
-    from in_gap
-    left join by_others
-        on by_others.log = in_gap.log and by_others.cell_id = in_gap.cell_id and by_others.hour = in_gap.hour
-    -- where two logs that serve the same keys are silent in one hour, it is missing once
+    select gap.log, side.hour, side.workspace_id, side.model, side.service_tier, side.context_window,
+        side.inference_geo, side.speed, side.meter, sum(side.quantity) as quantity,
+    from explained.gap as gap
+    join side on side.hour >= gap.from_at and side.hour < gap.until_at
+    join served
+        on served.log = gap.log
+        and if(served.names_keys, served.api_key_id = side.api_key_id, served.workspace_id = side.workspace_id)
+    group by all
+    having sum(side.quantity) > 0
+),
+-- where two logs that serve the same keys are silent in one hour, it is missing once
+once as (
+    select *
+    from missing
     qualify row_number() over (
-        partition by in_gap.cell_id, in_gap.hour
-        order by in_gap.quantity - coalesce(by_others.quantity, 0) desc, in_gap.log
+        partition by hour, workspace_id, model, service_tier, context_window, inference_geo, speed, meter
+        order by quantity desc, log
     ) = 1
 ),
 wanted as (
-    select cell_id, log, sum(quantity)::bigint as quantity from missing where quantity > 0 group by cell_id, log
+    select slot_cell.cell_id, missing.log, sum(missing.quantity)::bigint as quantity
+    from once as missing
+    join explained.slot as slot
+        on slot.hour = missing.hour and slot.workspace_id is not distinct from missing.workspace_id
+        and slot.model is not distinct from missing.model
+        and slot.service_tier is not distinct from missing.service_tier
+        and slot.context_window is not distinct from missing.context_window
+        and slot.inference_geo is not distinct from missing.inference_geo
+        and slot.speed is not distinct from missing.speed
+    join explained.slot_cell as slot_cell on slot_cell.slot_id = slot.slot_id and slot_cell.meter = missing.meter
+    group by all
 ),
 running as (
     select wanted.*, left_over.quantity as available,
@@ -84,7 +111,7 @@ running as (
     from wanted
     join explained.left_over as left_over on left_over.cell_id = wanted.cell_id
 )
-select cell_id, 50, 'log_gap', 'inferred', log, null, null, least(quantity, available - (upto - quantity))
+select cell_id, 50, 'log_gap', 'inferred', log, least(quantity, available - (upto - quantity))
 from running
 where least(quantity, available - (upto - quantity)) > 0;
 

@@ -1,14 +1,11 @@
 -- Usage without an API key: the Console, OAuth users such as Claude Code, federated service accounts.
 -- Rule: the reported quantity without a key, at most what is left of the cell's positive variance.
--- Grain: one claim a cell. Reads: explained.reported_hour. Writes: explained.claim, note.
-insert into explained.claim
+-- Grain: one claim a cell. Reads: explained.reported. Writes: explained.claim, note.
+insert into explained.claim (cell_id, position, reason, confidence, quantity)
 with wanted as (
-    select cell_id, sum(quantity)::bigint as quantity
-    from explained.reported_hour
-    where api_key_id is null
-    group by cell_id
+    select cell_id, quantity from explained.reported where api_key_id is null
 )
-select wanted.cell_id, 20, 'no_key', 'measured', null, null, null, least(wanted.quantity, left_over.quantity)
+select wanted.cell_id, 20, 'no_key', 'measured', least(wanted.quantity, left_over.quantity)
 from wanted
 join explained.left_over as left_over on left_over.cell_id = wanted.cell_id
 where least(wanted.quantity, left_over.quantity) > 0;
@@ -21,7 +18,7 @@ with sorted as (
         sum(quantity) as quantity,
         coalesce(sum(account_quantity), 0) as of_users,
         coalesce(sum(service_account_quantity), 0) as of_service_accounts,
-    from explained.reported_hour
+    from explained.reported
     where api_key_id is null
     group by all
 )

@@ -2,12 +2,12 @@
 -- Rule: `unlogged` and `unreported` say where, not why. `unreported` is laid to the lines of another biller first, then to
 --   those with an error status, then to the rest; to a log where only one wrote in the cell.
 -- Grain: one claim a cell (and log). Reads: explained.left_over, matched.recorded. Writes: explained.claim, note.
-insert into explained.claim
-select cell_id, 60, 'unlogged', 'suspected', null, null, null, quantity
+insert into explained.claim (cell_id, position, reason, confidence, quantity)
+select cell_id, 60, 'unlogged', 'suspected', quantity
 from explained.left_over
 where quantity > 0;
 
-insert into explained.claim
+insert into explained.claim (cell_id, position, reason, confidence, log, evidence, quantity)
 with source_of as (
     select cell.cell_id, recorded.log,
         case when biller is not null then 1 when failed then 2 else 3 end as standing,
@@ -23,11 +23,14 @@ with source_of as (
         and cell.inference_geo is not distinct from recorded.inference_geo
         and cell.speed is not distinct from recorded.speed
     group by all
+    union all
+    -- what a correction brought here stands in no line of this cell
+    select cell_id, null, 4, null, -quantity from explained.left_over where quantity < 0
 ),
 merged as (
     -- without evidence it cannot be said which of several logs holds what was not reported
     select cell_id, standing, evidence,
-        case when standing < 3 or count(*) over (partition by cell_id, standing) = 1 then log end as log, quantity,
+        case when standing <> 3 or count(*) over (partition by cell_id, standing) = 1 then log end as log, quantity,
     from source_of
 ),
 ranked as (
@@ -43,7 +46,7 @@ running as (
     where left_over.quantity < 0
 )
 select
-    cell_id, 70, 'unreported', case when evidence is null then 'suspected' else 'inferred' end, log, null, evidence,
+    cell_id, 70, 'unreported', case when evidence is null then 'suspected' else 'inferred' end, log, evidence,
     -least(quantity, available - (upto - quantity))
 from running
 where least(quantity, available - (upto - quantity)) > 0;

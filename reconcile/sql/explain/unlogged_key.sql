@@ -1,35 +1,14 @@
 -- Usage of API keys that no line of the period's logs names.
--- Rule: claimed only in workspaces where lines that name their key carry at least 95 % of the recorded tokens; that key's
+-- Rule: claimed only in workspaces where lines that name their key carry at least 95 % of the recorded tokens: that key's
 --   reported quantity, at most what is left of the cell's positive variance (keys in order of their id).
--- Grain: one claim a cell and key. Reads: explained.reported_hour, source.key_named. Writes: explained.claim, note.
-create or replace table explained.silent_key as
-with named as (
-    select
-        workspace_id,
-        sum(quantity)::hugeint as recorded,
-        coalesce(sum(quantity) filter (api_key_id is not null), 0)::hugeint as named,
-    from matched.recorded
-    where in_period and meter <> 'web_search_requests'
-    group by workspace_id
-),
-silent as (
-    select distinct workspace_id, api_key_id
-    from explained.reported_hour
-    where api_key_id is not null and api_key_id not in (select api_key_id from source.key_named)
-)
-select silent.workspace_id, silent.api_key_id, coalesce(named.recorded, 0) as recorded, coalesce(named.named, 0) as named,
-    100 * coalesce(named.named, 0) >= 95 * coalesce(named.recorded, 0) as claimed,
-from silent
-left join named on named.workspace_id is not distinct from silent.workspace_id;
-
-insert into explained.claim
+-- Grain: one claim a cell and key. Reads: explained.reported, silent_key. Writes: explained.claim, note.
+insert into explained.claim (cell_id, position, reason, confidence, api_key_id, quantity)
 with wanted as (
-    select hour.cell_id, hour.api_key_id, sum(hour.quantity)::bigint as quantity
-    from explained.reported_hour as hour
+    select reported.cell_id, reported.api_key_id, reported.quantity
+    from explained.reported as reported
     join explained.silent_key as silent
-        on silent.workspace_id is not distinct from hour.workspace_id and silent.api_key_id = hour.api_key_id
+        on silent.workspace_id is not distinct from reported.workspace_id and silent.api_key_id = reported.api_key_id
     where silent.claimed
-    group by all
 ),
 running as (
     select wanted.*, left_over.quantity as available,
@@ -40,7 +19,7 @@ running as (
 capped as (
     select cell_id, api_key_id, least(quantity, available - (upto - quantity)) as quantity from running
 )
-select cell_id, 10, 'unlogged_key', 'measured', null, api_key_id, null, quantity
+select cell_id, 15, 'unlogged_key', 'measured', api_key_id, quantity
 from capped
 where quantity > 0;
 

@@ -1,0 +1,87 @@
+-- The recorded side as the systematic reasons found so far leave it: clocks set right, cached tokens counted once.
+-- Rule: what a correction moves between cells is its claim: corrected less before, cell by cell.
+-- Grain: explained.corrected one row (hour, cell dimensions without meter, log, key, cut).
+-- Reads: source.request, explained.shift, inclusive, step (the reason that is being booked). Writes: explained.
+create or replace table explained.before as
+select * from explained.corrected;
+
+create or replace table explained.corrected as
+with fixed as (
+    select
+        request.* exclude (day, hour, uncached_input_tokens, context_window),
+        request.logged_at - to_minutes(coalesce(shift.minutes, 0)) as counted_at,
+        request.context_window as context_window_before,
+        request.uncached_input_tokens - case inclusive.counts
+            when 'reads' then request.cache_read_input_tokens
+            when 'reads and writes' then request.cache_read_input_tokens + request.cache_write_5m + request.cache_write_1h
+            else 0
+        end as uncached_input_tokens,
+        inclusive.counts is not null as is_fixed,
+    from source.request as request
+    left join explained.shift as shift on shift.log = request.log
+    left join explained.inclusive as inclusive on inclusive.log = request.log and inclusive.model = request.model
+)
+select
+    date_trunc('hour', counted_at)::timestamp as hour,
+    counted_at::date as day,
+    workspace_id, model, service_tier,
+    case
+        when not is_fixed then context_window_before
+        when uncached_input_tokens + cache_read_input_tokens + cache_write_5m + cache_write_1h > 200000 then '200k-1M'
+        else '0-200k'
+    end as context_window,
+    inference_geo, speed, log, api_key_id, cut,
+    count(*) as requests,
+    sum(uncached_input_tokens)::bigint as input,
+    sum(cache_write_5m)::bigint as write_5m,
+    sum(cache_write_1h)::bigint as write_1h,
+    sum(cache_read_input_tokens)::bigint as read,
+    sum(output_tokens)::bigint as output,
+    sum(web_search_requests)::bigint as searches,
+from fixed
+group by all;
+
+insert into explained.claim (cell_id, position, reason, confidence, log, place_model, quantity)
+with
+side as (
+    select 1 as sign, * from explained.corrected
+    union all
+    select -1, * from explained.before
+),
+metered as (
+    select day, workspace_id, model, service_tier, context_window, inference_geo, speed, log, sign, unnest([
+        {'meter': 'uncached_input_tokens', 'quantity': input},
+        {'meter': 'cache_creation.ephemeral_5m_input_tokens', 'quantity': write_5m},
+        {'meter': 'cache_creation.ephemeral_1h_input_tokens', 'quantity': write_1h},
+        {'meter': 'cache_read_input_tokens', 'quantity': read},
+        {'meter': 'output_tokens', 'quantity': output},
+        {'meter': 'web_search_requests', 'quantity': searches},
+    ], recursive := true)
+    from side
+),
+moved as (
+    select day, workspace_id, model as place_model, meter, log,
+        case when meter <> 'web_search_requests' then model end as model,
+        case when meter <> 'web_search_requests' then service_tier end as service_tier,
+        case when meter <> 'web_search_requests' then context_window end as context_window,
+        case when meter <> 'web_search_requests' then inference_geo end as inference_geo,
+        case when meter <> 'web_search_requests' then speed end as speed,
+        sum(sign * quantity)::bigint as quantity,
+    from metered
+    group by all
+    having sum(sign * quantity) <> 0
+)
+select cell.cell_id, step.position, step.reason, 'inferred', moved.log,
+    case when step.reason = 'cache_inclusive' then moved.place_model end, sum(moved.quantity)::bigint
+from moved
+join explained.cell as cell
+    on cell.day = moved.day and cell.meter = moved.meter and cell.price_usd is not null
+    and cell.workspace_id is not distinct from moved.workspace_id
+    and cell.model is not distinct from moved.model
+    and cell.service_tier is not distinct from moved.service_tier
+    and cell.context_window is not distinct from moved.context_window
+    and cell.inference_geo is not distinct from moved.inference_geo
+    and cell.speed is not distinct from moved.speed
+cross join explained.step as step
+group by all
+having sum(moved.quantity) <> 0;

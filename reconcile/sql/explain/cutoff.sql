@@ -1,0 +1,107 @@
+-- Requests that a log stamps earlier (or later) than the provider counts them: equal and opposite on adjacent days.
+-- Rule: per place and meter, recorded less reported, summed up hour by hour, is a queue: what was logged and not counted
+--   yet. A queue is never negative (where it would be, something was not logged), and what it does not fall below for 24
+--   hours is not waiting (it was not reported, from when it came in). A log is early where this leaves at most half of its
+--   hourly differences; the same with the sides exchanged where a log stamps later than the provider counts. Within a day
+--   nothing is claimed; what crosses midnight is, one-sided at the month's edges.
+-- Grain: one adjustment a slot, meter and log. Reads: explained.slot, gross. Writes: explained.adjusted, slot.
+create or replace table explained.queue as
+with
+long as (
+    select slot_id, hour, day, workspace_id, model, service_tier, context_window, inference_geo, speed, log,
+        unnest([
+            {'meter': 'uncached_input_tokens', 'quantity': input},
+            {'meter': 'cache_creation.ephemeral_5m_input_tokens', 'quantity': write_5m},
+            {'meter': 'cache_creation.ephemeral_1h_input_tokens', 'quantity': write_1h},
+            {'meter': 'cache_read_input_tokens', 'quantity': read},
+            {'meter': 'output_tokens', 'quantity': output},
+            {'meter': 'web_search_requests', 'quantity': searches},
+        ], recursive := true)
+    from explained.slot
+),
+series as (
+    select *, min(log) over (
+        partition by workspace_id, model, service_tier, context_window, inference_geo, speed
+    ) as series_log
+    from long
+    where (meter = 'web_search_requests') = (model is null)
+),
+-- direction 1: the log is earlier than the provider; -1: later
+walked as (
+    select series.*, direction.direction, sum(-quantity * direction.direction) over through as carry
+    from series
+    cross join (values (1), (-1)) as direction (direction)
+    where quantity <> 0
+    window through as (
+        partition by direction.direction, workspace_id, model, service_tier, context_window, inference_geo, speed, meter
+        order by hour
+    )
+),
+floored as (
+    select *, carry + greatest(0, -min(carry) over through) as waiting
+    from walked
+    window through as (
+        partition by direction, workspace_id, model, service_tier, context_window, inference_geo, speed, meter
+        order by hour
+    )
+),
+stayed as (
+    select *, min(waiting) over next_day as stays
+    from floored
+    window next_day as (
+        partition by direction, workspace_id, model, service_tier, context_window, inference_geo, speed, meter
+        order by hour range between current row and interval 24 hour following
+    )
+),
+queued as (
+    select *, greatest(0, waiting - max(stays) over through) as queue
+    from stayed
+    window through as (
+        partition by direction, workspace_id, model, service_tier, context_window, inference_geo, speed, meter
+        order by hour
+    )
+)
+select *, (queue - coalesce(lag(queue) over through, 0)) * direction as into_queue
+from queued
+window through as (
+    partition by direction, workspace_id, model, service_tier, context_window, inference_geo, speed, meter
+    order by hour
+);
+
+create or replace table explained.late as
+with scored as (
+    select series_log as log, direction, sum(abs(quantity)) as as_logged, sum(abs(quantity + into_queue)) as left_tokens
+    from explained.queue
+    where meter <> 'web_search_requests'
+    group by all
+)
+select * from scored
+where log is not null and 2 * left_tokens <= as_logged
+qualify row_number() over (partition by log order by left_tokens, direction desc) = 1;
+
+insert into explained.adjusted
+select 'cutoff', 3, late.log, null, queue.slot_id, queue.meter, -queue.into_queue::bigint, late.direction, late.as_logged, late.left_tokens
+from explained.queue as queue
+join explained.late as late on late.log = queue.series_log and late.direction = queue.direction
+where queue.into_queue <> 0;
+
+update explained.slot as slot
+set input = slot.input + late.input,
+    write_5m = slot.write_5m + late.write_5m,
+    write_1h = slot.write_1h + late.write_1h,
+    read = slot.read + late.read,
+    output = slot.output + late.output,
+    searches = slot.searches + late.searches,
+from (
+    select queue.slot_id,
+        coalesce(sum(into_queue) filter (meter = 'uncached_input_tokens'), 0)::bigint as input,
+        coalesce(sum(into_queue) filter (meter = 'cache_creation.ephemeral_5m_input_tokens'), 0)::bigint as write_5m,
+        coalesce(sum(into_queue) filter (meter = 'cache_creation.ephemeral_1h_input_tokens'), 0)::bigint as write_1h,
+        coalesce(sum(into_queue) filter (meter = 'cache_read_input_tokens'), 0)::bigint as read,
+        coalesce(sum(into_queue) filter (meter = 'output_tokens'), 0)::bigint as output,
+        coalesce(sum(into_queue) filter (meter = 'web_search_requests'), 0)::bigint as searches,
+    from explained.queue as queue
+    join explained.late as late on late.log = queue.series_log and late.direction = queue.direction
+    group by queue.slot_id
+) as late
+where late.slot_id = slot.slot_id;

@@ -1,0 +1,96 @@
+-- The claims of all pairs that net: what leaves one cell and what arrives in the other.
+-- Grain: one claim a cell, log and confusion. Reads: explained.adjusted, moved, slot_cell. Writes: explained.claim, note.
+insert into explained.claim (cell_id, position, reason, confidence, log, place_model, quantity)
+select slot_cell.cell_id, adjusted.position, adjusted.reason, 'inferred', adjusted.log, adjusted.model,
+    sum(adjusted.quantity)::bigint
+from explained.adjusted as adjusted
+join explained.slot_cell as slot_cell on slot_cell.slot_id = adjusted.slot_id and slot_cell.meter = adjusted.meter
+group by all
+having sum(adjusted.quantity) <> 0;
+
+insert into explained.claim (
+    cell_id, position, reason, confidence, log, place_workspace_id, place_model, place_service_tier, evidence, quantity
+)
+with
+part as (
+    select *, from_slot as slot_id, -1 as sign from explained.moved
+    union all
+    select *, to_slot as slot_id, 1 as sign from explained.moved
+),
+metered as (
+    select slot_id, sign, reason, position, log, from_value, to_value, unnest([
+        {'meter': 'uncached_input_tokens', 'quantity': input},
+        {'meter': 'cache_creation.ephemeral_5m_input_tokens', 'quantity': write_5m},
+        {'meter': 'cache_creation.ephemeral_1h_input_tokens', 'quantity': write_1h},
+        {'meter': 'cache_read_input_tokens', 'quantity': read},
+        {'meter': 'output_tokens', 'quantity': output},
+        {'meter': 'web_search_requests', 'quantity': searches},
+    ], recursive := true)
+    from part
+)
+select slot_cell.cell_id, metered.position, metered.reason, 'inferred', metered.log,
+    case when metered.reason = 'workspace' then metered.to_value end,
+    case when metered.reason = 'model' then metered.to_value end,
+    case when metered.reason = 'service_tier' then metered.to_value end,
+    coalesce(metered.from_value, 'none') || ' is ' || metered.to_value,
+    sum(metered.sign * metered.quantity)::bigint
+from metered
+join explained.slot_cell as slot_cell on slot_cell.slot_id = metered.slot_id and slot_cell.meter = metered.meter
+where metered.quantity > 0
+group by all
+having sum(metered.sign * metered.quantity) <> 0;
+
+insert into explained.note
+with summed as (
+    select reason, log,
+        case when reason = 'workspace' then to_value end as workspace_id,
+        case when reason = 'model' then to_value end as model,
+        case when reason = 'service_tier' then to_value end as service_tier,
+        from_value, to_value,
+        sum(input + write_5m + write_1h + read + output)::bigint as tokens,
+        coalesce(sum(input + write_5m + write_1h + read + output) filter (exact), 0)::bigint as exact_tokens,
+        count(*) as pairs,
+    from explained.moved
+    group by all
+)
+select reason, log, workspace_id, model, service_tier, null, null, 'confusions', to_json(list({
+    'recorded_as': coalesce(from_value, 'none'), 'reported_as': to_value, 'tokens': tokens::varchar,
+    'tokens_that_net_exactly': exact_tokens::varchar, 'hours': pairs::varchar,
+} order by tokens desc, from_value, to_value))
+from summed
+group by reason, log, workspace_id, model, service_tier;
+
+insert into explained.note
+select 'cutoff', log, null, null, null, meter.name, null, fact.name, to_json(fact.value)
+from (
+    select log, any_value(direction order by as_logged desc) as direction, max(as_logged) as as_logged, max(left_tokens) as left_tokens
+    from explained.adjusted where reason = 'cutoff' group by log
+)
+cross join (values (null), ('web_search_requests')) as meter (name)
+cross join source.run as run
+cross join lateral (
+    select unnest([
+        {'name': 'the_log_stamps', 'value': if(direction = 1, 'before the provider counts', 'after the provider counts')},
+        {'name': 'tokens_in_another_hour', 'value': as_logged::varchar},
+        {'name': 'tokens_left_when_they_may_wait', 'value': left_tokens::varchar},
+        {'name': 'months_next_to_it', 'value': strftime(run.start_on - 1, '%Y-%m') || ' and ' || strftime(run.end_on, '%Y-%m')},
+    ], recursive := true)
+) as fact;
+
+insert into explained.note
+select 'cache_ttl', move.log, null, move.model, null, null, null, fact.name, to_json(fact.value)
+from (
+    select log, model, sum(greatest(quantity, 0))::bigint as to_1h, sum(greatest(-quantity, 0))::bigint as to_5m
+    from explained.adjusted
+    where reason = 'cache_ttl' and meter = 'cache_creation.ephemeral_1h_input_tokens'
+    group by log, model
+) as move
+left join source.default_used as used on used.log = move.log and used.field = 'cache_creation'
+cross join lateral (
+    select unnest([
+        {'name': 'tokens_recorded_as_5_minute_that_are_1_hour', 'value': nullif(to_1h, 0)::varchar},
+        {'name': 'tokens_recorded_as_1_hour_that_are_5_minute', 'value': nullif(to_5m, 0)::varchar},
+        {'name': 'requests_without_a_split_in_the_log', 'value': used.requests::varchar},
+    ], recursive := true)
+) as fact
+where fact.value is not null;

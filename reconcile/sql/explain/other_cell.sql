@@ -1,0 +1,118 @@
+-- The same quantity under another value of one dimension: recorded there, reported here, in the same hour.
+-- Rule: two slots that differ in the relaxed dimension alone, one recorded too much, the other too little. They net
+--   exactly when what was recorded too much in one is, meter by meter, what is missing in the other; they net in part
+--   when one of them is used up. A pair in part counts only where pairs that net exactly show the same confusion (log,
+--   from, to) at least three times, or for at least half of the tokens: noise that happens to cancel is no reason. Each
+--   slot goes to its best pair. The script runs until it finds no more.
+-- Grain: explained.pair one row two slots; one claim a cell, log and pair of values.
+-- Reads: explained.slot, relaxed (the dimension, its reason and position). Writes: explained.claim, slot, moved.
+create or replace table explained.side as
+select
+    slot.slot_id, slot.log, relaxed.reason,
+    case relaxed.dimension
+        when 'model' then slot.model when 'service_tier' then slot.service_tier
+        when 'context_window' then slot.context_window when 'inference_geo' then slot.inference_geo
+        when 'speed' then slot.speed when 'workspace_id' then slot.workspace_id
+    end as at_value,
+    to_json([
+        slot.hour::varchar,
+        if(relaxed.dimension = 'model', null, slot.model),
+        if(relaxed.dimension = 'service_tier', null, slot.service_tier),
+        if(relaxed.dimension = 'context_window', null, slot.context_window),
+        if(relaxed.dimension = 'inference_geo', null, slot.inference_geo),
+        if(relaxed.dimension = 'speed', null, slot.speed),
+        if(relaxed.dimension = 'workspace_id', null, coalesce(slot.workspace_id, '?')),
+    ])::varchar as elsewhere_equal,
+    greatest(-input, 0) as over_input, greatest(-write_5m, 0) as over_5m, greatest(-write_1h, 0) as over_1h,
+    greatest(-read, 0) as over_read, greatest(-output, 0) as over_output, greatest(-searches, 0) as over_searches,
+    greatest(input, 0) as under_input, greatest(write_5m, 0) as under_5m, greatest(write_1h, 0) as under_1h,
+    greatest(read, 0) as under_read, greatest(output, 0) as under_output, greatest(searches, 0) as under_searches,
+from explained.slot as slot
+cross join explained.relaxed as relaxed
+where greatest(abs(input), abs(write_5m), abs(write_1h), abs(read), abs(output), abs(searches)) > 0;
+
+create or replace table explained.pair as
+with
+met as (
+    select
+        a.slot_id as from_slot, b.slot_id as to_slot, a.log, a.at_value as from_value, b.at_value as to_value,
+        least(a.over_input, b.under_input) as input,
+        least(a.over_5m, b.under_5m) as write_5m,
+        least(a.over_1h, b.under_1h) as write_1h,
+        least(a.over_read, b.under_read) as read,
+        least(a.over_output, b.under_output) as output,
+        least(a.over_searches, b.under_searches) as searches,
+        a.over_input + a.over_5m + a.over_1h + a.over_read + a.over_output + a.over_searches as over_tokens,
+        b.under_input + b.under_5m + b.under_1h + b.under_read + b.under_output + b.under_searches as under_tokens,
+        (a.over_input > 0)::int + (a.over_5m > 0)::int + (a.over_1h > 0)::int + (a.over_read > 0)::int
+            + (a.over_output > 0)::int as over_meters,
+        (b.under_input > 0)::int + (b.under_5m > 0)::int + (b.under_1h > 0)::int + (b.under_read > 0)::int
+            + (b.under_output > 0)::int as under_meters,
+    from explained.side as a
+    join explained.side as b
+        on a.elsewhere_equal = b.elsewhere_equal and a.at_value is distinct from b.at_value
+    where a.log is not null
+        and a.over_input + a.over_5m + a.over_1h + a.over_read + a.over_output + a.over_searches > 0
+        and b.under_input + b.under_5m + b.under_1h + b.under_read + b.under_output + b.under_searches > 0
+),
+netted as (
+    select *, input + write_5m + write_1h + read + output + searches as tokens
+    from met
+),
+judged as (
+    select *,
+        tokens = over_tokens and tokens = under_tokens and (over_meters > 1 or tokens >= 100) as exact,
+        (tokens = over_tokens and over_meters > 1) or (tokens = under_tokens and under_meters > 1)
+            or (searches > 0 and tokens = searches) as in_part,
+    from netted
+    where tokens > 0
+),
+shown as (
+    select *,
+        count(*) filter (exact) over confusion as exact_pairs,
+        coalesce(sum(tokens) filter (exact) over confusion, 0) as exact_tokens,
+        sum(tokens) over confusion as all_tokens,
+    from judged
+    where exact or in_part
+    window confusion as (partition by log, from_value, to_value)
+),
+known as (
+    select log, from_value, to_value from explained.moved
+    join explained.relaxed as relaxed on relaxed.reason = moved.reason
+    group by all
+),
+supported as (
+    select shown.*
+    from shown
+    left join known
+        on known.log = shown.log and known.from_value is not distinct from shown.from_value
+        and known.to_value is not distinct from shown.to_value
+    where shown.exact or known.log is not null
+        or (shown.exact_pairs > 0 and (shown.exact_pairs >= 3 or 2 * shown.exact_tokens >= shown.all_tokens))
+)
+select *
+from supported
+qualify row_number() over (partition by from_slot order by exact desc, tokens desc, to_slot) = 1
+    and row_number() over (partition by to_slot order by exact desc, tokens desc, from_slot) = 1;
+
+insert into explained.moved
+select relaxed.reason, relaxed.position, pair.log, pair.from_value, pair.to_value, pair.from_slot, pair.to_slot, pair.exact,
+    pair.input, pair.write_5m, pair.write_1h, pair.read, pair.output, pair.searches,
+from explained.pair as pair
+cross join explained.relaxed as relaxed;
+
+update explained.slot as slot
+set input = slot.input + part.input, write_5m = slot.write_5m + part.write_5m,
+    write_1h = slot.write_1h + part.write_1h, read = slot.read + part.read, output = slot.output + part.output,
+    searches = slot.searches + part.searches,
+from (
+    select slot_id, sum(input)::bigint as input, sum(write_5m)::bigint as write_5m, sum(write_1h)::bigint as write_1h,
+        sum(read)::bigint as read, sum(output)::bigint as output, sum(searches)::bigint as searches,
+    from (
+        select from_slot as slot_id, input, write_5m, write_1h, read, output, searches from explained.pair
+        union all
+        select to_slot, -input, -write_5m, -write_1h, -read, -output, -searches from explained.pair
+    )
+    group by slot_id
+) as part
+where part.slot_id = slot.slot_id;

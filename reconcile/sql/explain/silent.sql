@@ -1,0 +1,51 @@
+-- Whose usage no line of the logs can hold: keys that no line names, and use without a key.
+-- Rule: a workspace's logs name their key where lines that do carry at least 95 % of its recorded tokens (also where
+--   nothing is recorded). Only there is a key that no line names known to be unlogged, and keyless use known to be none
+--   of the logs'.
+-- Grain: explained.naming one row a workspace; silent_key one a workspace and key; known one reported row that the logs
+--   should hold; reported one a cell and key. Reads: matched.recorded, source.usage, key_named. Writes: explained.
+create or replace table explained.naming as
+select
+    coalesce(used.workspace_id, logged.workspace_id) as workspace_id,
+    coalesce(logged.recorded, 0) as recorded,
+    coalesce(logged.named, 0) as named,
+    100 * coalesce(logged.named, 0) >= 95 * coalesce(logged.recorded, 0) as names_keys,
+from (select distinct workspace_id from source.usage) as used
+full join (
+    select workspace_id, sum(quantity)::hugeint as recorded,
+        coalesce(sum(quantity) filter (api_key_id is not null), 0)::hugeint as named,
+    from matched.recorded
+    where in_period and meter <> 'web_search_requests'
+    group by workspace_id
+) as logged on logged.workspace_id is not distinct from used.workspace_id;
+
+create or replace table explained.silent_key as
+select distinct usage.workspace_id, usage.api_key_id, naming.recorded, naming.named, naming.names_keys as claimed
+from source.usage as usage
+join explained.naming as naming on naming.workspace_id is not distinct from usage.workspace_id
+where usage.in_period and usage.api_key_id is not null
+    and usage.api_key_id not in (select api_key_id from source.key_named);
+
+create or replace table explained.known as
+select usage.*
+from source.usage as usage
+join explained.naming as naming on naming.workspace_id is not distinct from usage.workspace_id
+left join explained.silent_key as silent
+    on silent.workspace_id is not distinct from usage.workspace_id and silent.api_key_id = usage.api_key_id
+where not coalesce(silent.claimed, false) and not (usage.api_key_id is null and naming.names_keys);
+
+create or replace table explained.reported as
+select cell.cell_id, cell.workspace_id, cell.meter, usage.api_key_id,
+    sum(usage.quantity)::bigint as quantity,
+    sum(usage.quantity) filter (usage.account_id is not null)::bigint as account_quantity,
+    sum(usage.quantity) filter (usage.service_account_id is not null)::bigint as service_account_quantity,
+from source.usage as usage
+join explained.cell as cell
+    on cell.day = usage.day and cell.meter = usage.meter
+    and cell.workspace_id is not distinct from usage.workspace_id
+    and cell.model is not distinct from usage.model
+    and cell.service_tier is not distinct from usage.service_tier
+    and cell.context_window is not distinct from usage.context_window
+    and cell.inference_geo is not distinct from usage.inference_geo
+    and cell.speed is not distinct from usage.speed
+group by all;

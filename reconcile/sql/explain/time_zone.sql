@@ -1,0 +1,129 @@
+-- A log whose clock is off by a constant number of hours.
+-- Rule: shift the log by every half hour from -12 to +14 hours against the hourly usage of the keys that it names (or of
+--   the workspaces that it writes for) and take the shift that leaves the least. Claimed when at least 10 requests can
+--   tell, a tenth of the log's tokens stands in another hour than reported, and the shift takes away at least 30 % of it.
+-- Grain: explained.shift_score one row a log and shift; shift one row a log that is off.
+-- Reads: source.request, explained.known. Writes: explained.
+create or replace table explained.shift_score as
+with
+naming as (
+    select log, count(*) as requests, 100 * count(api_key_id) >= 95 * count(*) as names_keys
+    from source.request
+    group by log
+),
+logged as (
+    select
+        request.log,
+        time_bucket(interval 30 minute, request.logged_at) as half_hour,
+        case when not naming.names_keys then request.workspace_id end as workspace_id,
+        request.model,
+        case when naming.names_keys then request.api_key_id end as api_key_id,
+        sum(
+            uncached_input_tokens + cache_write_5m + cache_write_1h + cache_read_input_tokens + output_tokens
+        )::bigint as tokens,
+    from source.request as request
+    join naming on naming.log = request.log
+    where naming.requests >= 10
+    group by all
+),
+series as (
+    select row_number() over (order by log, workspace_id, model, api_key_id) as series_id, *
+    from (select distinct log, workspace_id, model, api_key_id from logged)
+),
+span as (
+    select start_on::timestamp as from_at, least(through_on::timestamp + interval 24 hour, last.hour + interval 1 hour) as until_at
+    from source.run, (select max(hour) as hour from source.usage) as last
+),
+target as (
+    select series.log, series.series_id, hour, sum(tokens)::bigint as tokens
+    from (
+        select series.series_id, known.hour, known.quantity as tokens
+        from explained.known as known
+        join series on series.model = known.model and series.api_key_id = known.api_key_id
+        union all
+        select series.series_id, known.hour, known.quantity
+        from explained.known as known
+        join series
+            on series.model = known.model and series.api_key_id is null
+            and series.workspace_id is not distinct from known.workspace_id
+        union all
+        -- what other logs hold of the same series
+        select series.series_id, other.hour, -other.quantity
+        from matched.recorded as other
+        join series
+            on series.log <> other.log and series.model = other.model
+            and (series.api_key_id = other.api_key_id
+                or (series.api_key_id is null and series.workspace_id is not distinct from other.workspace_id))
+        where other.meter <> 'web_search_requests'
+    ) as part
+    join series on series.series_id = part.series_id
+    cross join span
+    where hour >= span.from_at and hour < span.until_at
+    group by all
+),
+halves as (
+    select series.log, series.series_id, logged.half_hour, logged.tokens
+    from logged
+    join series
+        on series.log = logged.log and series.model = logged.model
+        and series.workspace_id is not distinct from logged.workspace_id
+        and series.api_key_id is not distinct from logged.api_key_id
+),
+unshifted as (
+    select log, sum(abs(tokens)) as left_tokens
+    from (
+        select log, series_id, hour, sum(tokens) as tokens
+        from (
+            select log, series_id, hour, tokens from target
+            union all
+            select log, series_id, date_trunc('hour', half_hour), -tokens from halves cross join span
+            where half_hour >= span.from_at and half_hour < span.until_at
+        )
+        group by all
+    )
+    group by log
+),
+suspect as (
+    -- a log that stands in its hours need not be shifted to know that it does
+    select unshifted.log
+    from unshifted
+    join (select log, sum(tokens) as tokens from halves group by log) as mass on mass.log = unshifted.log
+    where 10 * unshifted.left_tokens > mass.tokens
+),
+shift as (
+    select unnest(generate_series(-24, 28)) * 30 as minutes
+)
+select log, minutes, sum(abs(tokens))::bigint as left_tokens
+from (
+    select log, minutes, series_id, hour, sum(tokens) as tokens
+    from (
+        select log, minutes, series_id, hour, tokens from target semi join suspect using (log) cross join shift
+        union all
+        select log, minutes, series_id, date_trunc('hour', half_hour - to_minutes(minutes)), -tokens
+        from halves semi join suspect using (log) cross join shift cross join span
+        where half_hour - to_minutes(minutes) >= span.from_at and half_hour - to_minutes(minutes) < span.until_at
+    )
+    group by all
+)
+group by log, minutes;
+
+create or replace table explained.shift as
+select best.log, best.minutes, best.left_tokens, unshifted.left_tokens as unshifted_tokens
+from (
+    select * from explained.shift_score
+    qualify row_number() over (partition by log order by left_tokens, abs(minutes), minutes) = 1
+) as best
+join explained.shift_score as unshifted on unshifted.log = best.log and unshifted.minutes = 0
+where best.minutes <> 0 and 10 * best.left_tokens <= 7 * unshifted.left_tokens;
+
+insert into explained.note
+select 'time_zone', log, null, null, null, meter.name, null, fact.name, to_json(fact.value)
+from explained.shift
+cross join (values (null), ('web_search_requests')) as meter (name)
+cross join lateral (
+    select unnest([
+        {'name': 'log_is_ahead_of_utc_by_minutes', 'value': minutes::varchar},
+        {'name': 'tokens_in_another_hour_than_reported', 'value': unshifted_tokens::varchar},
+        {'name': 'tokens_in_another_hour_after_the_shift', 'value': left_tokens::varchar},
+    ], recursive := true)
+) as fact;
