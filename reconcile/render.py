@@ -535,9 +535,14 @@ def iso_day(text: str) -> str:
     return day(date.fromisoformat(text))
 
 
+def moment(value: datetime | None) -> str:
+    """An instant to the minute: 4 Nov 2026, 06:00."""
+    return _ABSENT if value is None else f"{value.day} {value:%b %Y, %H:%M}"
+
+
 def instant(value: datetime | None) -> str:
-    """An instant in UTC, to the minute."""
-    return _ABSENT if value is None else f"{value.day} {value:%b %Y, %H:%M} UTC"
+    """As `moment`, for running text, which has to say the zone."""
+    return f"{moment(value)} UTC"
 
 
 def _environment(**shared: object) -> jinja2.Environment:
@@ -551,7 +556,7 @@ def _environment(**shared: object) -> jinja2.Environment:
         keep_trailing_newline=True,
     )
     shown: tuple[Callable[..., str | None], ...] = (
-        *(usd, dollars, exact, quantity, percent, day, iso_day, month, instant),
+        *(usd, dollars, exact, quantity, percent, day, iso_day, month, moment, instant),
         *(label, numeral),
     )
     environment.filters.update({function.__name__: function for function in shown})
