@@ -561,8 +561,8 @@ def _open(connection: duckdb.DuckDBPyConnection) -> tuple[Row, ...]:
     return tuple(
         ledger.rows(
             connection,
-            "select * from report.discrepancy where beyond_tolerance and not accepted"
-            " order by abs(amount_usd) desc, moved_usd desc, id",
+            "select discrepancy.* from report.discrepancy join report.finding using (id)"
+            " where finding.state = 'discrepancy' order by abs(discrepancy.amount_usd) desc, discrepancy.moved_usd desc, id",
         )
     )
 

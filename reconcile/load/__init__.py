@@ -367,7 +367,7 @@ def _decide_amounts(connection: duckdb.DuckDBPyConnection, amounts: str) -> None
             " from source.contract_line"
         ).fetchall()[0]
         if (net and as_list) or (neither and not net and not as_list):
-            shown = ledger.rows(connection, "select * from source.contract_line order by fits nulls first, all limit 3")
+            shown = ledger.rows(connection, "select * from source.contract_line order by fits nulls first, day, workspace_id, model, meter limit 3")
             raise SourceError(
                 "billing.amounts: auto",
                 f"{net} billed lines fit the contract's rate, {as_list} fit list, {neither} neither: "

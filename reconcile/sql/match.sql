@@ -121,7 +121,11 @@ told as (
             when speed is not null then speed
             when speeds is null then 'standard'
             when len(speeds) = 1 then speeds[1]
-            else list_filter(speeds, lambda one: expected[one] = billed_usd)[1]
+            -- lines of equal dollars take the speeds that they fit one after the other
+            else list_filter(speeds, lambda one: expected[one] = billed_usd)[row_number() over (
+                partition by day, workspace_id, model, service_tier, context_window, inference_geo, meter, billed_usd
+                order by position
+            )]
         end as own_speed,
     from line
 ),

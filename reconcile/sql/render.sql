@@ -223,7 +223,10 @@ steps as (
         coalesce(
             sum(amount_usd) filter (where kind = 'step' and reason in ('duplicate', 'stream_sum', 'app_price')), 0
         ) as cleaning_usd,
-        coalesce(sum(amount_usd) filter (where kind = 'step' and reason = 'residual'), 0) as residual_usd
+        coalesce(sum(amount_usd) filter (
+            where kind = 'step' and reason = 'residual'
+            and position < (select position from explained.bridge where kind = 'total' and reason = 'billed')
+        ), 0) as residual_usd
     from explained.bridge
 ),
 discrepancies as (

@@ -61,7 +61,8 @@ order by position;
 
 create or replace table explained.cell_status as
 with largest as (
-    select part.cell_id, finding.beyond_tolerance, finding.accepted,
+    select part.cell_id, finding.beyond_tolerance,
+        finding.accepted or finding.reason in ('code_execution', 'session_usage', 'rounding') as no_discrepancy,
     from explained.part as part
     join explained.finding as finding on finding.id = part.finding_id
     where part.cell_id is not null
@@ -74,8 +75,8 @@ select
     cell.meter,
     case
         when cell.difference_usd = 0 then 'matched'
-        when largest.beyond_tolerance and not largest.accepted then 'discrepancy'
-        when largest.beyond_tolerance or cell.meter in ('code_execution', 'session_usage') then 'explained'
+        when largest.beyond_tolerance and not largest.no_discrepancy then 'discrepancy'
+        when largest.beyond_tolerance then 'explained'
         else 'tolerated'
     end as status,
 from explained.cell as cell

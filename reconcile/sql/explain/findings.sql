@@ -190,24 +190,17 @@ limits as (
         coalesce((select sum(billed_usd) from explained.cell), 0)::decimal(38, 12) as billed_usd,
     from source.run as run
 ),
-sized as (
-    select summed.*, summed.reason not in ('code_execution', 'session_usage', 'rounding') as counts,
-    from explained.summed as summed
-),
 -- each alone within both limits, and with all smaller ones too
 running as (
-    select sized.*, limits.*,
-        sum(case when counts then moved_usd else 0 end) over (order by moved_usd, id) as moved_upto_usd,
-    from sized
+    select summed.*, limits.*, sum(moved_usd) over (order by moved_usd, id) as moved_upto_usd,
+    from explained.summed as summed
     cross join limits
 )
 select
     running.id, running.reason, running.confidence, running.day_from, running.day_to, running.log,
     running.workspace_id, running.model, running.service_tier, running.meter, running.api_key_id, running.quantity,
     running.amount_usd, running.moved_usd,
-    counts and (
-        moved_upto_usd > tolerance_usd or 100 * moved_upto_usd > tolerance_percent * abs(billed_usd)
-    ) as beyond_tolerance,
+    moved_upto_usd > tolerance_usd or 100 * moved_upto_usd > tolerance_percent * abs(billed_usd) as beyond_tolerance,
     false as accepted,
     evidence.evidence,
 from running

@@ -4,13 +4,25 @@
 --   unpriced        no book has a price: what was billed stands here in full;
 --   residual        billed without a reported quantity, or of a kind of charge that is not known;
 --   rounding        within 1e-12 USD for the cell and for each of its lines;
---   discount        one fraction of list, the same on at least two meters of a model: a meter counts when 90 % of its
---                   dollars between the fraction's first and last day carry it, and at least half of the meters do;
+--   discount        one fraction of list on a model's meters: a meter counts when 90 % of its dollars between the
+--                   fraction's first and last day carry it; at least two and half of the meters do, or its only one does
+--                   on three days;
 --   price_book      one other rate: the same fraction on several cells of one price, or on all of a day's;
 --   price_interval  the straddled step (design: towards the upper price, up to |reported - recorded| x the step);
 --   uncharged       no cost line, or whole tokens at the book's rate but fewer than were reported;
 --   price_book      what still fails the whole-token check.
 -- Grain: explained.price_part one row a cell and reason. Reads: explained.cell, matched.line. Writes: explained.
+-- The fraction of an expected amount that was billed, where one of six decimals gives it exactly.
+create or replace macro explained.fraction_of(billed_usd, expected_usd, roundings) as
+    case
+        when billed_usd > 0 and expected_usd > 0 and billed_usd < 1000 * expected_usd then
+            case
+                when abs(billed_usd - expected_usd * round(billed_usd / expected_usd, 6)::decimal(12, 6))
+                    <= roundings * 0.000000000001::decimal(12, 12)
+                then round(billed_usd / expected_usd, 6)::decimal(12, 6)
+            end
+    end;
+
 create or replace table explained.price_cell as
 with lines as (
     select cell.cell_id, count(*) as lines
@@ -37,64 +49,76 @@ select
             then 'rounding'
         when coalesce(billed_usd, 0) = 0 then 'uncharged'
     end as settled,
-    -- the fraction of the book's amount that was billed, where one of six decimals gives it exactly
+    -- the cell at list; where a step is straddled only the whole amount is known, at the price that holds
     case
-        when abs(billed_usd - reported_usd * round(billed_usd / reported_usd, 6)::decimal(12, 6))
-            <= (coalesce(lines.lines, 0) + 1) * 0.000000000001::decimal(12, 12)
-        then round(billed_usd / reported_usd, 6)::decimal(12, 6)
-    end as fraction,
+        when price_high_usd is null then matched.value_usd(reported_quantity, list_price_usd, price_unit)::decimal(38, 12)
+        when list_price_usd = price_usd then reported_usd
+    end as list_usd,
+    explained.fraction_of(billed_usd, reported_usd, coalesce(lines.lines, 0) + 1) as fraction,
+    explained.fraction_of(
+        billed_usd,
+        case
+            when price_high_usd is null then matched.value_usd(reported_quantity, list_price_usd, price_unit)::decimal(38, 12)
+            when list_price_usd = price_usd and variance_quantity = 0 then reported_usd
+        end,
+        coalesce(lines.lines, 0) + 1
+    ) as fraction_of_list,
 from explained.cell as cell
 left join lines on lines.cell_id = cell.cell_id
 where price_variance_usd <> 0 or price_usd is null or billed_usd is not null;
 
--- Candidates for a discount: a fraction below 1 that a model's cells share.
+-- Candidates for a discount: a fraction of list below 1 that a model's cells share.
 create or replace table explained.discount as
-with candidate as (
-    select model, fraction, min(day) as from_on, max(day) as to_on
-    from explained.price_cell
-    where settled is null and price_high_usd is null and fraction > 0 and fraction < 1 and model is not null
-    group by model, fraction
-    having count(distinct meter) >= 2
+with voting as (
+    select * from explained.price_cell
+    where model is not null and list_usd > 0 and billed_usd > 0 and (price_high_usd is null or variance_quantity = 0)
+),
+candidate as (
+    select model, fraction_of_list as fraction, min(day) as from_on, max(day) as to_on
+    from voting
+    where settled is null and fraction_of_list < 1
+    group by model, fraction_of_list
 ),
 by_meter as (
     select
-        candidate.model, candidate.fraction, candidate.from_on, candidate.to_on, cell.meter,
-        sum(cell.reported_usd) as reported_usd,
-        coalesce(sum(cell.reported_usd) filter (cell.settled is null and cell.fraction = candidate.fraction), 0)
+        candidate.model, candidate.fraction, candidate.from_on, candidate.to_on, voting.meter,
+        sum(voting.list_usd) as list_usd,
+        coalesce(sum(voting.list_usd) filter (voting.settled is null and voting.fraction_of_list = candidate.fraction), 0)
             as at_fraction_usd,
+        count(distinct voting.day) as days,
     from candidate
-    join explained.price_cell as cell
-        on cell.model = candidate.model and cell.day between candidate.from_on and candidate.to_on
-        and cell.price_high_usd is null and cell.reported_usd > 0 and cell.billed_usd > 0
+    join voting on voting.model = candidate.model and voting.day between candidate.from_on and candidate.to_on
     group by all
 )
-select model, fraction, from_on, to_on, sum(at_fraction_usd) as at_fraction_usd, sum(reported_usd) as reported_usd,
-    count(*) filter (10 * at_fraction_usd >= 9 * reported_usd) as meters_at_fraction, count(*) as meters,
+select model, fraction, from_on, to_on, sum(at_fraction_usd) as at_fraction_usd, sum(list_usd) as list_usd,
+    count(*) filter (10 * at_fraction_usd >= 9 * list_usd) as meters_at_fraction, count(*) as meters,
 from by_meter
 group by model, fraction, from_on, to_on
-having count(*) filter (10 * at_fraction_usd >= 9 * reported_usd) >= 2
-    and 2 * count(*) filter (10 * at_fraction_usd >= 9 * reported_usd) >= count(*)
+having (count(*) filter (10 * at_fraction_usd >= 9 * list_usd) >= 2
+        and 2 * count(*) filter (10 * at_fraction_usd >= 9 * list_usd) >= count(*))
+    or (count(*) = 1 and sum(at_fraction_usd) = sum(list_usd) and max(days) >= 3)
 qualify row_number() over (partition by model order by sum(at_fraction_usd) desc, fraction) = 1;
 
 create or replace table explained.price_step as
 select
     cell.*,
     discount.fraction as discount_fraction,
-    coalesce((cell.reported_usd * (discount.fraction - 1))::decimal(38, 12), 0) as discount_usd,
-    case when discount.fraction is null then cell.fraction
-        when cell.fraction is not null and abs(cell.billed_usd - cell.reported_usd * discount.fraction) <= cell.rounding_bound_usd
-            then 1
-        else cell.fraction
-    end as fraction_left,
+    case
+        when discount.fraction is null then 0
+        else (coalesce(cell.list_usd, cell.reported_usd) * discount.fraction)::decimal(38, 12) - cell.reported_usd
+    end::decimal(38, 12) as discount_usd,
+    case when cell.fraction_of_list = discount.fraction then 1 else cell.fraction end as fraction_left,
     (matched.value_usd(
         abs(cell.variance_quantity), coalesce(cell.price_high_usd, cell.price_usd) - cell.price_usd, cell.price_unit
     ) * coalesce(discount.fraction, 1))::decimal(38, 12) as interval_usd,
+    -- what one unit costs once the discount is off
+    (case
+        when discount.fraction is null then matched.value_usd(1, cell.price_usd, cell.price_unit)
+        else matched.value_usd(1, cell.list_price_usd, cell.price_unit) * discount.fraction
+    end)::decimal(38, 18) as unit_usd,
 from explained.price_cell as cell
 left join explained.discount as discount
     on discount.model = cell.model and cell.day between discount.from_on and discount.to_on
-    and (cell.fraction = discount.fraction or cell.price_high_usd is not null
-        or cell.billed_usd <> cell.reported_usd)
-    and cell.settled is null
 where cell.settled is null and cell.price_variance_usd <> 0;
 
 -- A rate that is not the book's: the same fraction on several cells of one price, or no cell of that price and day fits.
@@ -104,6 +128,7 @@ with rated as (
         step.meter, step.fraction
     from explained.price_step as step
     where step.price_high_usd is null and step.fraction is not null and step.fraction_left <> 1
+        and step.settled is null
 ),
 fitting as (
     select model, service_tier, context_window, inference_geo, speed, meter, day
@@ -134,9 +159,8 @@ with step as (
         other_rate.cell_id is not null and (other_rate.cells > 1 or not other_rate.fits_elsewhere) as at_other_rate,
         -- whole tokens at the rate that holds after the discount, but fewer than reported
         -- (`%` is exact only between decimals of one scale)
-        (price_step.billed_usd::decimal(38, 18) % nullif((
-            matched.value_usd(1, price_usd, price_unit) * coalesce(price_step.discount_fraction, 1::decimal(12, 6))
-        )::decimal(38, 18), 0)) = 0 and price_step.billed_usd < price_step.reported_usd + price_step.discount_usd
+        price_step.billed_usd::decimal(38, 18) % nullif(price_step.unit_usd, 0) = 0
+            and price_step.billed_usd < price_step.reported_usd + price_step.discount_usd
             as whole_but_fewer,
         case
             when price_step.price_high_usd is null then 0
@@ -185,7 +209,7 @@ cross join lateral (
         {'name': 'first_day', 'value': from_on::varchar},
         {'name': 'last_day', 'value': to_on::varchar},
         {'name': 'meters_at_this_fraction', 'value': meters_at_fraction || ' of ' || meters},
-        {'name': 'usd_at_this_fraction', 'value': at_fraction_usd || ' of ' || reported_usd},
+        {'name': 'usd_at_this_fraction', 'value': at_fraction_usd || ' of ' || list_usd},
     ], recursive := true)
 ) as fact;
 
