@@ -1,7 +1,8 @@
 -- Logs whose input counts cached tokens too.
 -- Rule: per log and model, in the hours and places where no other log wrote: the input that was recorded too much equals
 --   the cache reads (or reads and writes) that the log itself holds. Claimed when taking them off leaves at most half of
---   the difference in input, and no request has less input than is taken off.
+--   the difference in input, no request has less input than is taken off, and a quarter of what is taken off then agrees
+--   to the token (1,000 requests tell without that).
 -- Grain: explained.inclusive one row a log and model. Reads: explained.corrected, known, source.request. Writes: explained.
 create or replace table explained.inclusive as
 with
@@ -34,6 +35,7 @@ possible as (
         bool_and(uncached_input_tokens >= cache_read_input_tokens) as holds_reads,
         bool_and(uncached_input_tokens >= cache_read_input_tokens + cache_write_5m + cache_write_1h) as holds_writes,
         sum(cache_write_5m + cache_write_1h) as written,
+        count(*) as requests,
     from source.request
     group by all
 ),
@@ -43,18 +45,25 @@ scored as (
         case when any_value(holds_reads) then sum(abs(too_much - read)) end as without_reads,
         case when any_value(holds_writes) and any_value(possible.written) > 0 then sum(abs(too_much - read - compared.written)) end
             as without_reads_and_writes,
+        coalesce(sum(read) filter (too_much = read), 0) as exact_reads,
+        coalesce(sum(read + compared.written) filter (too_much = read + compared.written), 0) as exact_reads_and_writes,
+        sum(read) as reads,
+        sum(read + compared.written) as reads_and_writes,
+        any_value(possible.requests) as requests,
     from compared
     join possible on possible.log = compared.log and possible.model = compared.model
     group by compared.log, compared.model
 )
-select log, model, hours, as_logged,
-    least(without_reads, without_reads_and_writes) as left_tokens,
-    case
-        when coalesce(without_reads_and_writes < without_reads, without_reads is null) then 'reads and writes'
-        else 'reads'
-    end as counts,
-from scored
-where as_logged > 0 and 2 * least(without_reads, without_reads_and_writes) <= as_logged;
+select log, model, hours, as_logged, least(without_reads, without_reads_and_writes) as left_tokens,
+    if(with_writes, 'reads and writes', 'reads') as counts,
+from (
+    select *, coalesce(without_reads_and_writes < without_reads, without_reads is null) as with_writes from scored
+)
+where as_logged > 0 and 2 * least(without_reads, without_reads_and_writes) <= as_logged
+    and (
+        requests >= 1000
+        or 4 * if(with_writes, exact_reads_and_writes, exact_reads) >= if(with_writes, reads_and_writes, reads)
+    );
 
 insert into explained.note
 select 'cache_inclusive', log, null, model, null, null, null, fact.name, to_json(fact.value)

@@ -2,7 +2,7 @@
 -- Rule: per place and meter, recorded less reported, summed up hour by hour, is a queue: what was logged and not counted
 --   yet. A queue is never negative (where it would be, something was not logged), and what it does not fall below for 24
 --   hours is not waiting (it was not reported, from when it came in). A log is early where this leaves at most half of its
---   hourly differences; the same with the sides exchanged where a log stamps later than the provider counts. Within a day
+--   hourly differences and the queue empties exactly at least as often as not (chance does not); the same with the sides exchanged where a log stamps later than the provider counts. Within a day
 --   nothing is claimed; what crosses midnight is, one-sided at the month's edges.
 -- Grain: one adjustment a slot, meter and log. Reads: explained.slot, gross. Writes: explained.adjusted, slot.
 create or replace table explained.queue as
@@ -69,14 +69,29 @@ window through as (
 );
 
 create or replace table explained.late as
-with scored as (
-    select series_log as log, direction, sum(abs(quantity)) as as_logged, sum(abs(quantity + into_queue)) as left_tokens
+with
+step as (
+    select *, quantity + into_queue as left_over,
+        coalesce(lag(queue) over through, 0) > 0 and queue = 0 as drained,
     from explained.queue
+    window through as (
+        partition by direction, workspace_id, model, service_tier, context_window, inference_geo, speed, meter
+        order by hour
+    )
+),
+scored as (
+    select series_log as log, direction,
+        sum(abs(quantity)) as as_logged,
+        sum(abs(left_over)) as left_tokens,
+        count(*) filter (drained and left_over = 0) as emptied_exactly,
+        count(*) filter (drained and left_over <> 0) as emptied_by_force,
+    from step
     where meter <> 'web_search_requests'
     group by all
 )
 select * from scored
 where log is not null and 2 * left_tokens <= as_logged
+    and emptied_exactly > 0 and emptied_exactly >= emptied_by_force
 qualify row_number() over (partition by log order by left_tokens, direction desc) = 1;
 
 insert into explained.adjusted
