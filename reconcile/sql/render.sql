@@ -518,7 +518,7 @@ left join defaults on defaults.log = log.log
 order by side desc, name;
 
 create or replace view report.page as
-select file, kind, fetched_at, request_id, sha256, rows::bigint as rows
+select file, kind, fetched_at, sha256, rows::bigint as rows
 from source.page
 order by file;
 
