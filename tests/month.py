@@ -11,7 +11,7 @@ from typing import Any
 import duckdb
 import yaml
 
-from reconcile import allocate, explain, ledger, load, match, render
+from reconcile import allocate, explain, ledger, load, match, render, run
 from reconcile.config import Config, load_config
 from reconcile.period import Period
 from reconcile.prices import PriceBook
@@ -184,6 +184,7 @@ def closed(
                 )
             ],
         )
+        run._take_from_earlier(connection, None)
         load.load_pages(connection, pulled)
         load.load_logs(
             connection, load.find_logs(config.request_logs, PERIOD), PriceBook.read(config.prices.contract), PERIOD,
