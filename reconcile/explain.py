@@ -79,7 +79,7 @@ def explain(
     )
     ledger.run_sql(connection, "explain/cells")
     _search(connection)
-    for name in (*ONE_SIDED, "explain/price"):
+    for name in (*ONE_SIDED, "explain/price", "explain/app_price"):
         ledger.run_sql(connection, name)
     ledger.run_sql(connection, "explain/findings")
     warnings = _accept(connection, accepted)

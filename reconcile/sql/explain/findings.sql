@@ -114,6 +114,8 @@ select
     case
         when reason in ('discount', 'price_book', 'price_interval', 'code_execution', 'session_usage', 'rounding', 'app_price')
         then null
+        -- searches that move with their requests are no tokens
+        when any_value(two_sided) then (sum(quantity) filter (meter is distinct from 'web_search_requests'))::bigint
         else sum(quantity)::bigint
     end as quantity,
     sum(amount_usd)::decimal(38, 12) as amount_usd,
