@@ -406,6 +406,72 @@ class Allocation(_Model):
     shared: list[Pool] = Field([], description="Pools of what no rule caught")
 
 
+class Datev(_Model):
+    """What the header of a DATEV posting batch (EXTF, Buchungsstapel) says."""
+
+    consultant: int = Field(1001, ge=1001, le=9_999_999, strict=True, description="Number of the tax consultant")
+    client: int = Field(1, ge=1, le=99_999, strict=True, description="Number of the consultant's client")
+    account_length: int = Field(4, ge=4, le=8, strict=True, description="Digits of a general ledger account")
+    fiscal_year_starts: int = Field(1, ge=1, le=12, strict=True, description="Month in which the fiscal year starts")
+    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = Field("EUR", description="The books' currency")
+    usd_rate: Annotated[Amount, Field(gt=0)] | None = Field(
+        None, description="USD for one unit of the books' currency; needed unless the books are in USD"
+    )
+
+
+class NetSuite(_Model):
+    """What a NetSuite journal needs beside the lines."""
+
+    subsidiary: str | None = Field(None, description="The subsidiary that books, in OneWorld accounts")
+
+
+class Xero(_Model):
+    """What a Xero manual journal needs beside the lines."""
+
+    tax_rate: NonEmpty = Field("Tax Exempt", description="Name of the tax rate of every line")
+    tracking: NonEmpty = Field(
+        "Cost center", description="Name of the tracking category that cost centers are options of"
+    )
+
+
+JournalField = Literal[
+    "entry",
+    "kind",
+    "date",
+    "line",
+    "account",
+    "cost_center",
+    "name",
+    "debit_usd",
+    "credit_usd",
+    "signed_usd",
+    "currency",
+    "memo",
+    "period",
+    "revision",
+]
+
+
+class Journal(_Model):
+    """How `reconcile export journal` books. It changes no figure, only the file."""
+
+    template: Literal["generic", "datev", "netsuite", "quickbooks", "xero"] = Field(
+        "generic", description="The layout that the accounting system takes"
+    )
+    credit_account: str | None = Field(None, description="What is owed to the provider, or paid in advance; in quotes")
+    cost_account: str | None = Field(None, description="Of cost centers that name no account; in quotes")
+    unallocated_account: str | None = Field(None, description="Of what is unallocated; in quotes")
+    columns: dict[NonEmpty, JournalField] = Field(
+        {}, description="For generic: heading -> field, in order; {} is every field under its own name"
+    )
+    day_format: Literal["YYYY-MM-DD", "MM/DD/YYYY", "DD/MM/YYYY"] | None = Field(
+        None, description="How days are written; null is as the template's system expects"
+    )
+    datev: Datev = Field(default=Datev(), description="For the template datev")
+    netsuite: NetSuite = Field(default=NetSuite(), description="For the template netsuite")
+    xero: Xero = Field(default=Xero(), description="For the template xero")
+
+
 class Schedule(_Model):
     """When `reconcile schedule` closes."""
 
@@ -427,6 +493,7 @@ class Config(_Model):
     accepted: list[Accepted] = Field([], description="Known differences; each expires")
     invoices: list[Invoice] = Field([], description="The provider's invoices")
     allocation: Allocation = Field(default=Allocation(), description="Who pays")
+    journal: Journal = Field(default=Journal(), description="How `reconcile export journal` books")
     schedule: Schedule = Field(default=Schedule(), description="When `reconcile schedule` closes")
 
     _base_dir: Path = PrivateAttr(default=Path())
@@ -491,13 +558,14 @@ def load_config(path: Path) -> Config:
 def config_digest(config: Config) -> str:
     """SHA-256, in hex, over everything in the config that a result depends on, defaults included.
 
-    Not over where the pages come from and where results go (base_url, key, data_dir) nor over when (schedule): the
-    pages themselves are digested. Paths count as they were written, so that a folder may be moved.
+    Not over where the pages come from and where results go (base_url, key, data_dir), nor over when (schedule) and how
+    it is booked (journal): the pages themselves are digested. Paths count as they were written, so that a folder may
+    be moved.
     """
     content = config.model_dump(
         mode="json",
         by_alias=True,
-        exclude={"data_dir": True, "schedule": True, "billing": {"base_url": True, "key": True}},
+        exclude={"data_dir": True, "schedule": True, "journal": True, "billing": {"base_url": True, "key": True}},
     )
     for log in content["request_logs"]:
         log["path"] = log["path"].removeprefix(escape(str(config.base_dir)) + "/")
