@@ -148,33 +148,41 @@ settled as (
         and left_over.service_tier = told.service_tier and left_over.context_window = told.context_window
         and left_over.inference_geo = told.inference_geo and left_over.meter = told.meter
 ),
--- in whole units of 1e-12 USD; the last candidate takes what is left over
-shared as (
-    select settled.* exclude (own_speed, settled_speed, candidates),
-        unnest(if(settled_speed is not null or cost_type <> 'tokens', [settled_speed], candidates)) as part_speed,
-        settled_speed is null and cost_type = 'tokens' as split,
-        candidates,
+-- what cannot be told is one sum in its place, shared in whole units of 1e-12 USD
+untold as (
+    select day, workspace_id, model, service_tier, context_window, inference_geo, meter,
+        min(description) as description, bool_or(finer) as finer, count(*) as lines,
+        (sum(billed_usd) * 1000000000000::decimal(13, 0))::hugeint as units,
+        any_value(candidates) as candidates, any_value(expected) as expected,
     from settled
+    where settled_speed is null and cost_type = 'tokens'
+    group by all
+),
+part as (
+    select * exclude (candidates, expected), unnest(candidates) as speed,
+        generate_subscripts(candidates, 1) as position,
+        list_transform(candidates, lambda one: (coalesce(expected[one], 0) * 1000000::decimal(7, 0))::hugeint) as weights,
+    from untold
 ),
 weighed as (
     select *,
-        (coalesce(list_sum(list_transform(candidates[1:list_position(candidates, part_speed)], lambda one: coalesce(expected[one], 0)))
-            , 0) * 1000000::decimal(7, 0))::hugeint as upto,
-        (coalesce(list_sum(list_transform(candidates[1:list_position(candidates, part_speed) - 1], lambda one: coalesce(expected[one], 0)))
-            , 0) * 1000000::decimal(7, 0))::hugeint as before,
-        (coalesce(list_sum(list_transform(candidates, lambda one: coalesce(expected[one], 0))), 0)
-            * 1000000::decimal(7, 0))::hugeint as whole,
-        (billed_usd * 1000000000000::decimal(13, 0))::hugeint as units,
-    from shared
+        coalesce(list_sum(weights[1:position]), 0)::hugeint as upto,
+        coalesce(list_sum(weights[1:position - 1]), 0)::hugeint as before,
+        coalesce(list_sum(weights), 0)::hugeint as whole,
+    from part
 )
-select
-    day, workspace_id, model, service_tier, context_window, inference_geo,
-    case when cost_type = 'tokens' then part_speed end as speed,
-    meter, cost_type, description, finer, position,
+select day, workspace_id, model, service_tier, context_window, inference_geo, settled_speed as speed, meter, cost_type,
+    description, finer, 1 as lines, billed_usd,
+from settled
+where settled_speed is not null or cost_type <> 'tokens'
+union all
+select day, workspace_id, model, service_tier, context_window, inference_geo, speed, meter, 'tokens', description, finer,
+    lines,
     case
-        when not split then billed_usd
-        when whole = 0 then case when before = 0 and part_speed = candidates[1] then billed_usd else 0 end
-        else ((units * upto // whole - units * before // whole)::decimal(38, 0) * 0.000000000001::decimal(12, 12))
+        when whole > 0
+        then (units * upto // whole - units * before // whole)::decimal(38, 0) * 0.000000000001::decimal(12, 12)
+        when position = 1 then units::decimal(38, 0) * 0.000000000001::decimal(12, 12)
+        else 0
     end::decimal(38, 12) as billed_usd,
 from weighed;
 

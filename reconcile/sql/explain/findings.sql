@@ -4,26 +4,40 @@
 -- Reads: explained.claim, price_part, note, source.removed. Writes: explained.part, finding, checks.
 
 -- A claim's dollars telescope along the cell: the value of the quantity reached, less that of the one before.
+-- Where nothing was reported, reported dollars are 0, whatever step the recorded requests stood on: the last claim ends there.
 create or replace table explained.claim_value as
-with ordered as (
+with
+ordered as (
     select
-        claim.*, cell.recorded_exact_usd, cell.price_usd, cell.price_unit,
-        sum(claim.quantity) over (
-            partition by claim.cell_id
-            order by claim.position, claim.log nulls last, claim.place_workspace_id nulls last,
-                claim.place_model nulls last, claim.place_service_tier nulls last, claim.api_key_id nulls last,
-                claim.evidence nulls last
-        )::bigint as upto,
+        claim.*, cell.price_usd, cell.price_unit, coalesce(cell.recorded_exact_usd, 0) as recorded_exact_usd,
+        coalesce(cell.reported_usd, 0) as reported_usd,
+        sum(claim.quantity) over claims as upto,
+        row_number() over claims as standing,
+        count(*) over (partition by claim.cell_id) as claims,
     from explained.claim as claim
     join explained.cell as cell on cell.cell_id = claim.cell_id
+    window claims as (
+        partition by claim.cell_id
+        order by claim.position, claim.log nulls last, claim.place_workspace_id nulls last,
+            claim.place_model nulls last, claim.place_service_tier nulls last, claim.api_key_id nulls last,
+            claim.evidence nulls last
+        rows unbounded preceding
+    )
+),
+reached as (
+    select *,
+        case
+            when standing = claims then reported_usd
+            else (recorded_exact_usd + matched.value_usd(upto::bigint, price_usd, price_unit))::decimal(38, 12)
+        end::decimal(38, 12) as reached_usd,
+        (recorded_exact_usd + matched.value_usd((upto - quantity)::bigint, price_usd, price_unit))::decimal(38, 12)
+            as from_usd,
+    from ordered
 )
 select
-    * exclude (recorded_exact_usd, price_usd, price_unit, upto),
-    (
-        (coalesce(recorded_exact_usd, 0) + matched.value_usd(upto, price_usd, price_unit))::decimal(38, 12)
-        - (coalesce(recorded_exact_usd, 0) + matched.value_usd(upto - quantity, price_usd, price_unit))::decimal(38, 12)
-    )::decimal(38, 12) as amount_usd,
-from ordered;
+    cell_id, position, reason, confidence, log, place_workspace_id, place_model, place_service_tier, api_key_id, evidence,
+    quantity, (reached_usd - from_usd)::decimal(38, 12) as amount_usd,
+from reached;
 
 create or replace table explained.raw_part as
 select

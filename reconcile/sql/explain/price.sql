@@ -25,7 +25,7 @@ create or replace macro explained.fraction_of(billed_usd, expected_usd, rounding
 
 create or replace table explained.price_cell as
 with lines as (
-    select cell.cell_id, count(*) as lines
+    select cell.cell_id, sum(line.lines) as lines
     from matched.line as line
     join explained.cell as cell
         on cell.day = line.day and cell.meter = line.meter

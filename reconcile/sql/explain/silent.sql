@@ -32,7 +32,9 @@ from source.usage as usage
 join explained.naming as naming on naming.workspace_id is not distinct from usage.workspace_id
 left join explained.silent_key as silent
     on silent.workspace_id is not distinct from usage.workspace_id and silent.api_key_id = usage.api_key_id
-where not coalesce(silent.claimed, false) and not (usage.api_key_id is null and naming.names_keys);
+-- where nothing at all is recorded, another workspace's lines may be what is missing here
+where naming.recorded = 0
+    or (not coalesce(silent.claimed, false) and not (usage.api_key_id is null and naming.names_keys));
 
 create or replace table explained.reported as
 select cell.cell_id, cell.workspace_id, cell.meter, usage.api_key_id,
