@@ -1,0 +1,259 @@
+"""The period as double entry: each cost center's account against what is owed to the provider.
+
+A posting has both its accounts, so it is balanced by itself; `entry_lines` shows the postings of an entry as the lines
+that most systems take. What is booked is the chargeback, cent for cent.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+from decimal import Decimal
+from itertools import groupby
+from typing import Any
+
+import duckdb
+
+from reconcile import ledger, money
+from reconcile.config import UNALLOCATED, Config, Journal
+from reconcile.errors import ConfigError, InvariantError
+from reconcile.export.views import view_columns
+
+_NAMED = {"credit_account": "provider-payable", "cost_account": "api-usage", "unallocated_account": "unallocated"}
+"""What a generic journal calls an account that the config does not."""
+
+_PREPAID = "provider-prepaid"
+
+
+@dataclass(frozen=True)
+class Posting:
+    """One amount from account to account: positive is a debit of ``account`` and a credit of ``contra_account``."""
+
+    entry: str
+    kind: str
+    posted_on: date
+    account: str
+    contra_account: str
+    cost_center: str
+    name: str
+    amount_usd: Decimal
+    memo: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """One side of an entry; of debit and credit one is 0.00. The contra line has no cost center."""
+
+    entry: str
+    kind: str
+    posted_on: date
+    number: int
+    account: str
+    cost_center: str
+    name: str
+    debit_usd: Decimal
+    credit_usd: Decimal
+    memo: str
+
+    @property
+    def signed_usd(self) -> Decimal:
+        """Debits positive, credits negative."""
+        return self.debit_usd - self.credit_usd
+
+
+@dataclass(frozen=True)
+class Book:
+    """A period's postings, in order, with what the reader should know."""
+
+    period: str
+    revision: int
+    postings: tuple[Posting, ...]
+    notes: tuple[str, ...]
+
+
+def read_book(connection: duckdb.DuckDBPyConnection, config: Config) -> Book:
+    """The postings of a period.
+
+    A complete month is booked on its last day: what was used (``cost``), what the cost report does not hold
+    (``other``), what earlier months were corrected by (``correction``). A month that is not over is one ``accrual``
+    and its ``reversal`` on the first of the next month.
+    Raises ``ConfigError`` where the template needs an account that nobody named.
+    """
+    run = ledger.rows(connection, "select * from report.run")[0]
+    rows = ledger.rows(
+        connection,
+        """
+        select chargeback.*, cost_center.account
+        from report.chargeback as chargeback
+        left join allocated.cost_center as cost_center on cost_center.cost_center = chargeback.cost_center
+        order by chargeback.cost_center = 'unallocated', chargeback.cost_center
+        """,
+    )
+    accounts = _Accounts(config, run["arrangement"])
+    if run["provisional"]:
+        postings = _accrued(run, rows, accounts)
+    else:
+        postings = tuple(_booked(run, rows, accounts, _corrections(connection)))
+    accounts.refuse_unnamed()
+    expected_usd = sum((row["payable_usd"] for row in rows), Decimal("0.00"))
+    booked_usd = sum((posting.amount_usd for posting in postings if posting.kind != "reversal"), Decimal("0.00"))
+    if booked_usd != expected_usd:
+        raise InvariantError(
+            "export journal",
+            f"books {booked_usd} USD, the chargeback has {expected_usd}",
+            "Nothing was written; report it",
+        )
+    return Book(run["period"], run["revision"], postings, tuple(accounts.notes()))
+
+
+def entry_lines(postings: Sequence[Posting]) -> tuple[Line, ...]:
+    """Every posting as the line of its account, and one line an entry and contra account for the other side.
+
+    Within an entry, debits equal credits.
+    """
+    lines: list[Line] = []
+    for _, entry in groupby(postings, key=lambda posting: posting.entry):
+        held = list(entry)
+        owed_usd: dict[str, Decimal] = {}
+        for posting in held:
+            owed_usd[posting.contra_account] = owed_usd.get(posting.contra_account, Decimal(0)) + posting.amount_usd
+        contra = [
+            replace(held[0], account=account, cost_center="", name="", amount_usd=-amount_usd)
+            for account, amount_usd in owed_usd.items()
+        ]
+        sides = [posting for posting in (*held, *contra) if posting.amount_usd]
+        lines += [_line(number, posting) for number, posting in enumerate(sides, start=1)]
+    return tuple(lines)
+
+
+def _line(number: int, posting: Posting) -> Line:
+    zero = Decimal("0.00")
+    return Line(
+        entry=posting.entry,
+        kind=posting.kind,
+        posted_on=posting.posted_on,
+        number=number,
+        account=posting.account,
+        cost_center=posting.cost_center,
+        name=posting.name,
+        debit_usd=max(posting.amount_usd, zero),
+        credit_usd=max(-posting.amount_usd, zero),
+        memo=posting.memo,
+    )
+
+
+# What is booked ------------------------------------------------------------------------------------------------------
+
+
+def _booked(
+    run: dict[str, Any], rows: Sequence[dict[str, Any]], accounts: "_Accounts", corrections: Sequence[dict[str, Any]]
+) -> Iterator[Posting]:
+    period = run["period"]
+    entry = f"{period}-r{run['revision']}"
+    for row in rows:
+        if row["total_usd"]:
+            yield _posting(entry, "cost", run["last_on"], row, accounts, row["total_usd"], f"Claude API {period}")
+    corrected_usd: dict[str, Decimal] = {}
+    centers = {row["cost_center"]: row for row in rows}
+    for correction in corrections:
+        row, amount_usd = centers[correction["cost_center"]], money.cents(correction["amount_usd"])
+        if amount_usd:
+            corrected_usd[row["cost_center"]] = corrected_usd.get(row["cost_center"], Decimal(0)) + amount_usd
+            memo = f"Claude API, correction of {correction['period_of_charge']}"
+            yield _posting(f"{entry}-correction", "correction", run["last_on"], row, accounts, amount_usd, memo)
+    for row in rows:
+        amount_usd = row["other_usd"] - corrected_usd.get(row["cost_center"], Decimal(0))
+        if amount_usd:
+            memo = f"Claude API {period}, outside the cost report"
+            yield _posting(f"{entry}-other", "other", run["last_on"], row, accounts, amount_usd, memo)
+
+
+def _accrued(run: dict[str, Any], rows: Sequence[dict[str, Any]], accounts: "_Accounts") -> tuple[Posting, ...]:
+    """What is known of a month that is not over, booked at its end and taken back on the day after."""
+    entry, what = f"{run['period']}-r{run['revision']}", f"Claude API {run['period']} through {run['through_on']}"
+    accrual = [
+        _posting(f"{entry}-accrual", "accrual", run["last_on"], row, accounts, row["payable_usd"], f"Accrual, {what}")
+        for row in rows
+        if row["payable_usd"]
+    ]
+    reversal = [
+        replace(
+            posting,
+            entry=f"{entry}-reversal",
+            kind="reversal",
+            posted_on=run["last_on"] + timedelta(days=1),
+            amount_usd=-posting.amount_usd,
+            memo=f"Reversal of accrual, {what}",
+        )
+        for posting in accrual
+    ]
+    return (*accrual, *reversal)
+
+
+def _posting(
+    entry: str, kind: str, posted_on: date, row: dict[str, Any], accounts: "_Accounts", amount_usd: Decimal, memo: str
+) -> Posting:
+    return Posting(
+        entry=entry,
+        kind=kind,
+        posted_on=posted_on,
+        account=accounts.of(row["cost_center"], row["account"]),
+        contra_account=accounts.contra(),
+        cost_center=row["cost_center"],
+        name=row["name"] or row["cost_center"],
+        amount_usd=amount_usd,
+        memo=memo,
+    )
+
+
+def _corrections(connection: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
+    """What earlier months were corrected by, by month and cost center, where the ledger says so."""
+    if not {"period_of_charge", "cost_center", "amount_usd"} <= view_columns(connection, "restatement"):
+        return []
+    return ledger.rows(
+        connection,
+        """
+        select period_of_charge, coalesce(cost_center, 'unallocated') as cost_center, sum(amount_usd)::decimal(38, 12) as amount_usd
+        from report.restatement
+        group by all
+        order by all
+        """,
+    )
+
+
+class _Accounts:
+    """The accounts of the config; those that it lacks have a name in a generic journal, and are refused elsewhere."""
+
+    def __init__(self, config: Config, arrangement: str) -> None:
+        self._journal: Journal = config.journal
+        self._centers = config.allocation.cost_centers
+        self._named = _NAMED | ({"credit_account": _PREPAID} if arrangement == "prepaid" else {})
+        self._unnamed: dict[str, str] = {}
+
+    def of(self, cost_center: str, closed_account: str | None) -> str:
+        """The account of a cost center: the config's, else the one that the month was closed with."""
+        if cost_center == UNALLOCATED:
+            return self._journal.unallocated_account or self._name("unallocated_account", "journal.unallocated_account")
+        center = self._centers.get(cost_center)
+        account = (center.account if center else None) or closed_account or self._journal.cost_account
+        return account or self._name("cost_account", f"allocation.cost_centers.{cost_center}.account")
+
+    def contra(self) -> str:
+        """The provider's account."""
+        return self._journal.credit_account or self._name("credit_account", "journal.credit_account")
+
+    def _name(self, key: str, where: str) -> str:
+        self._unnamed[where] = self._named[key]
+        return self._named[key]
+
+    def refuse_unnamed(self) -> None:
+        """Raise ``ConfigError`` for an account that is not there, unless the template is generic."""
+        if self._unnamed and self._journal.template != "generic":
+            where, *more = self._unnamed
+            also = f"; {len(more)} more are missing: {', '.join(more)}" if more else ""
+            raise ConfigError(
+                where, f"names no account, the template {self._journal.template} needs one{also}", "Name the account"
+            )
+
+    def notes(self) -> Iterator[str]:
+        """What stands in the file in place of an account."""
+        yield from (f"{where} names no account: the journal says {name!r}" for where, name in self._unnamed.items())
