@@ -229,12 +229,7 @@ class Shelf:
             return
         aside = self.folder / f"{period}.link"
         aside.unlink(missing_ok=True)
-        try:
-            os.link(newest.path, aside)
-        except OSError:
-            shutil.copyfile(newest.path, aside)
-            aside.chmod(0o600)
-            sync(aside)
+        _link(newest.path, aside)
         aside.replace(link)
         sync(self.folder)
 
@@ -248,6 +243,16 @@ class Shelf:
 
     def _revision(self, period: Period, number: int) -> Revision:
         return Revision(number, self.folder / f"{period}.r{number}.duckdb")
+
+
+def _link(source: Path, link: Path) -> None:
+    """Give a file a second name; a copy of it where the disk knows no hard links."""
+    try:
+        os.link(source, link)
+    except OSError:
+        shutil.copyfile(source, link)
+        link.chmod(0o600)
+        sync(link)
 
 
 def sync(path: Path) -> None:

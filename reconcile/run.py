@@ -139,7 +139,7 @@ def close(
             return _close(job, _pull_again(job, pulled, error.days), final=final)
 
 
-def status(config: Config, *, now: datetime) -> tuple[PeriodStatus, ...]:
+def status(config: Config) -> tuple[PeriodStatus, ...]:
     """Every published period, oldest first."""
     room = _Room(config.data_dir)
     entries = room.register.entries()
@@ -543,12 +543,16 @@ def _swap_in(rendered: Path, reports: Path) -> None:
     shutil.rmtree(former, ignore_errors=True)
 
 
+_FIRST = ("index.html", "discrepancy.html", "allocation.html")
+"""The order in which people read: these pages, then the statements, then tables."""
+
+
 def _files(folder: Path) -> tuple[Path, ...]:
-    """What lies in a folder of reports: pages before tables, the first page first, those of cost centers last."""
-    found = (path for path in folder.rglob("*") if path.is_file())
-    return tuple(
-        sorted(found, key=lambda path: (path.suffix != ".html", len(path.parts), path.name != "index.html", str(path)))
-    )
+    """What lies in a folder of reports, in the order in which people read."""
+    found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    rank = {name: position for position, name in enumerate(_FIRST)}
+    order = sorted(found, key=lambda path: (path.suffix != ".html", rank.get(str(path), len(rank)), str(path)))
+    return tuple(folder / path for path in order)
 
 
 def _files_digest(folder: Path) -> str:
@@ -561,8 +565,9 @@ def _open(connection: duckdb.DuckDBPyConnection) -> tuple[Row, ...]:
     return tuple(
         ledger.rows(
             connection,
-            "select discrepancy.* from report.discrepancy join report.finding using (id)"
-            " where finding.state = 'discrepancy' order by abs(discrepancy.amount_usd) desc, discrepancy.moved_usd desc, id",
+            "select discrepancy.* from report.discrepancy as discrepancy join report.finding as finding using (id)"
+            " where finding.state = 'discrepancy'"
+            " order by abs(discrepancy.amount_usd) desc, discrepancy.moved_usd desc, id",
         )
     )
 

@@ -157,7 +157,7 @@ def fake_run(monkeypatch):
     fake.listed = lambda: DIRECTORY
     fake.close = close
     fake.directory = directory
-    fake.status = lambda config, *, now: (FakePeriod(),)
+    fake.status = lambda config: (FakePeriod(),)
     fake.SEARCHED_REASONS = frozenset({"duplicate", "unlogged"})
     monkeypatch.setitem(sys.modules, "reconcile.run", fake)
     monkeypatch.setattr(reconcile, "run", fake, raising=False)
@@ -365,7 +365,7 @@ def test_status_lists_periods_and_what_is_open(here, fake_run, capsys):
     assert answer["periods"][0]["discrepancies"] == [
         {"id": "abc123", "reason": "unlogged", "amount_usd": "1.25", "age_months": 2}
     ]
-    fake_run.status = lambda config, *, now: ()
+    fake_run.status = lambda config: ()
     cli.invoke(["status"])
     assert "No period was closed yet" in capsys.readouterr().out
 

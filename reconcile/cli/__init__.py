@@ -389,13 +389,12 @@ def close(
 @commands.command()
 @_config
 @_json
-@_now
-def status(*, config_path: Path, as_json: bool, now: datetime | None) -> int:
+def status(*, config_path: Path, as_json: bool) -> int:
     """List periods and their open discrepancies."""
     from reconcile import run  # noqa: PLC0415
     from reconcile.config import load_config  # noqa: PLC0415
 
-    periods = run.status(load_config(config_path), now=_clock(now))
+    periods = run.status(load_config(config_path))
     if as_json:
         say_json({"exit": 0, "periods": [asdict(period) for period in periods]})
     else:

@@ -79,7 +79,11 @@ class Call:
 
 @dataclass(frozen=True)
 class Reply:
-    """A page as received: the bytes, what they parse to, and where they come from."""
+    """A page as received: the bytes, what they parse to, and where they come from.
+
+    ``fetched_at`` is the time of the run that fetched it, the same for all its pages: reports show it, and how fast
+    a machine is must not change them.
+    """
 
     call: Call
     url: str
@@ -218,7 +222,7 @@ class Client(AbstractContextManager["Client"]):
             body=self._object(call, content),
             status=response.status_code,
             request_id=response.headers.get("request-id"),
-            fetched_at=self.now(),
+            fetched_at=self._began[0],
         )
 
     def _bounded(self, call: Call, response: httpx.Response) -> Iterator[bytes]:
