@@ -145,6 +145,5 @@ def _take_restated(connection: duckdb.DuckDBPyConnection) -> None:
     ledger.insert(connection, "temp.focus_restated", _RESTATED, [])
     held = view_columns(connection, "restatement")
     if taken := [name for name in _RESTATED if name in held]:
-        connection.execute(
-            f"insert into focus_restated by name select {', '.join(taken)} from report.restatement where amount_usd <> 0"
-        )
+        moved = f"select {', '.join(taken)} from report.restatement where amount_usd <> 0"
+        connection.execute(f"insert into focus_restated by name {moved}")

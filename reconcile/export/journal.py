@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from decimal import Decimal
 from itertools import groupby
-from typing import Any
 
 import duckdb
 
@@ -73,28 +72,21 @@ class Book:
 def read_book(connection: duckdb.DuckDBPyConnection, config: Config) -> Book:
     """The postings of a period.
 
-    A complete month is booked on its last day: what was used (``cost``), what the cost report does not hold
-    (``other``), what earlier months were corrected by (``correction``). A month that is not over is one ``accrual``
+    A complete month is booked on its last day: what was used (``cost``), what earlier months were corrected by
+    (``correction``), what else the cost report does not hold (``other``). A month that is not over is one ``accrual``
     and its ``reversal`` on the first of the next month.
     Raises ``ConfigError`` where the template needs an account that nobody named.
     """
     run = ledger.rows(connection, "select * from report.run")[0]
-    rows = ledger.rows(
-        connection,
-        """
-        select chargeback.*, cost_center.account
-        from report.chargeback as chargeback
-        left join allocated.cost_center as cost_center on cost_center.cost_center = chargeback.cost_center
-        order by chargeback.cost_center = 'unallocated', chargeback.cost_center
-        """,
-    )
     accounts = _Accounts(config, run["arrangement"])
+    month = _Month(run["period"], run["revision"], run["last_on"], run["through_on"], accounts)
+    payers = _payers(connection)
     if run["provisional"]:
-        postings = _accrued(run, rows, accounts)
+        postings = tuple(_accrued(month, payers))
     else:
-        postings = tuple(_booked(run, rows, accounts, _corrections(connection)))
+        postings = tuple(_booked(month, payers, _corrections(connection)))
     accounts.refuse_unnamed()
-    expected_usd = sum((row["payable_usd"] for row in rows), Decimal("0.00"))
+    expected_usd = sum((payer.payable_usd for payer in payers), Decimal("0.00"))
     booked_usd = sum((posting.amount_usd for posting in postings if posting.kind != "reversal"), Decimal("0.00"))
     if booked_usd != expected_usd:
         raise InvariantError(
@@ -102,7 +94,7 @@ def read_book(connection: duckdb.DuckDBPyConnection, config: Config) -> Book:
             f"books {booked_usd} USD, the chargeback has {expected_usd}",
             "Nothing was written; report it",
         )
-    return Book(run["period"], run["revision"], postings, tuple(accounts.notes()))
+    return Book(month.period, month.revision, postings, tuple(accounts.notes()))
 
 
 def entry_lines(postings: Sequence[Posting]) -> tuple[Line, ...]:
@@ -144,80 +136,119 @@ def _line(number: int, posting: Posting) -> Line:
 # What is booked ------------------------------------------------------------------------------------------------------
 
 
-def _booked(
-    run: dict[str, Any], rows: Sequence[dict[str, Any]], accounts: "_Accounts", corrections: Sequence[dict[str, Any]]
-) -> Iterator[Posting]:
-    period = run["period"]
-    entry = f"{period}-r{run['revision']}"
-    for row in rows:
-        if row["total_usd"]:
-            yield _posting(entry, "cost", run["last_on"], row, accounts, row["total_usd"], f"Claude API {period}")
-    corrected_usd: dict[str, Decimal] = {}
-    centers = {row["cost_center"]: row for row in rows}
-    for correction in corrections:
-        row, amount_usd = centers[correction["cost_center"]], money.cents(correction["amount_usd"])
-        if amount_usd:
-            corrected_usd[row["cost_center"]] = corrected_usd.get(row["cost_center"], Decimal(0)) + amount_usd
-            memo = f"Claude API, correction of {correction['period_of_charge']}"
-            yield _posting(f"{entry}-correction", "correction", run["last_on"], row, accounts, amount_usd, memo)
-    for row in rows:
-        amount_usd = row["other_usd"] - corrected_usd.get(row["cost_center"], Decimal(0))
-        if amount_usd:
-            memo = f"Claude API {period}, outside the cost report"
-            yield _posting(f"{entry}-other", "other", run["last_on"], row, accounts, amount_usd, memo)
+@dataclass(frozen=True)
+class _Payer:
+    """A row of the chargeback, with the account that the month was closed with."""
+
+    cost_center: str
+    name: str
+    account: str | None
+    total_usd: Decimal
+    other_usd: Decimal
+
+    @property
+    def payable_usd(self) -> Decimal:
+        return self.total_usd + self.other_usd
 
 
-def _accrued(run: dict[str, Any], rows: Sequence[dict[str, Any]], accounts: "_Accounts") -> tuple[Posting, ...]:
-    """What is known of a month that is not over, booked at its end and taken back on the day after."""
-    entry, what = f"{run['period']}-r{run['revision']}", f"Claude API {run['period']} through {run['through_on']}"
-    accrual = [
-        _posting(f"{entry}-accrual", "accrual", run["last_on"], row, accounts, row["payable_usd"], f"Accrual, {what}")
-        for row in rows
-        if row["payable_usd"]
-    ]
-    reversal = [
-        replace(
-            posting,
-            entry=f"{entry}-reversal",
-            kind="reversal",
-            posted_on=run["last_on"] + timedelta(days=1),
-            amount_usd=-posting.amount_usd,
-            memo=f"Reversal of accrual, {what}",
+@dataclass(frozen=True)
+class _Correction:
+    """What a cost center gets or gives for an earlier month."""
+
+    period_of_charge: str
+    cost_center: str
+    amount_usd: Decimal
+
+
+@dataclass(frozen=True)
+class _Month:
+    """The period that is booked."""
+
+    period: str
+    revision: int
+    last_on: date
+    through_on: date
+    accounts: "_Accounts"
+
+    def posting(self, kind: str, payer: _Payer, amount_usd: Decimal, memo: str) -> Posting:
+        """A posting on the month's last day."""
+        return Posting(
+            entry=f"{self.period}-r{self.revision}" + ("" if kind == "cost" else f"-{kind}"),
+            kind=kind,
+            posted_on=self.last_on,
+            account=self.accounts.of(payer.cost_center, payer.account),
+            contra_account=self.accounts.contra(),
+            cost_center=payer.cost_center,
+            name=payer.name,
+            amount_usd=amount_usd,
+            memo=memo,
         )
-        for posting in accrual
-    ]
-    return (*accrual, *reversal)
 
 
-def _posting(
-    entry: str, kind: str, posted_on: date, row: dict[str, Any], accounts: "_Accounts", amount_usd: Decimal, memo: str
-) -> Posting:
-    return Posting(
-        entry=entry,
-        kind=kind,
-        posted_on=posted_on,
-        account=accounts.of(row["cost_center"], row["account"]),
-        contra_account=accounts.contra(),
-        cost_center=row["cost_center"],
-        name=row["name"] or row["cost_center"],
-        amount_usd=amount_usd,
-        memo=memo,
-    )
-
-
-def _corrections(connection: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
-    """What earlier months were corrected by, by month and cost center, where the ledger says so."""
-    if not {"period_of_charge", "cost_center", "amount_usd"} <= view_columns(connection, "restatement"):
-        return []
-    return ledger.rows(
-        connection,
+def _payers(connection: duckdb.DuckDBPyConnection) -> tuple[_Payer, ...]:
+    found = connection.execute(
         """
-        select period_of_charge, coalesce(cost_center, 'unallocated') as cost_center, sum(amount_usd)::decimal(38, 12) as amount_usd
+        select
+            chargeback.cost_center, coalesce(chargeback.name, chargeback.cost_center), cost_center.account,
+            chargeback.total_usd, chargeback.other_usd,
+        from report.chargeback as chargeback
+        left join allocated.cost_center as cost_center on cost_center.cost_center = chargeback.cost_center
+        order by chargeback.cost_center = 'unallocated', chargeback.cost_center
+        """
+    )
+    return tuple(_Payer(*row) for row in found.fetchall())
+
+
+def _corrections(connection: duckdb.DuckDBPyConnection) -> tuple[_Correction, ...]:
+    """By month and cost center, in cents, where the ledger says so; else none."""
+    if not {"period_of_charge", "cost_center", "amount_usd"} <= view_columns(connection, "restatement"):
+        return ()
+    found = connection.execute(
+        """
+        select period_of_charge, coalesce(cost_center, 'unallocated'), sum(amount_usd)::decimal(38, 12)
         from report.restatement
         group by all
         order by all
-        """,
+        """
     )
+    return tuple(_Correction(month, center, money.cents(amount_usd)) for month, center, amount_usd in found.fetchall())
+
+
+def _booked(month: _Month, payers: Sequence[_Payer], corrections: Sequence[_Correction]) -> Iterator[Posting]:
+    known = {payer.cost_center: payer for payer in payers}
+    for payer in payers:
+        if payer.total_usd:
+            yield month.posting("cost", payer, payer.total_usd, f"Claude API {month.period}")
+    other_usd = {payer.cost_center: payer.other_usd for payer in payers}
+    for correction in corrections:
+        center = correction.cost_center
+        other_usd[center] = other_usd.get(center, Decimal(0)) - correction.amount_usd
+        payer = known.get(center) or _Payer(center, center, None, Decimal(0), Decimal(0))
+        if correction.amount_usd:
+            memo = f"Claude API, correction of {correction.period_of_charge}"
+            yield month.posting("correction", payer, correction.amount_usd, memo)
+    for payer in payers:
+        if other_usd[payer.cost_center]:
+            memo = f"Claude API {month.period}, outside the cost report"
+            yield month.posting("other", payer, other_usd[payer.cost_center], memo)
+
+
+def _accrued(month: _Month, payers: Sequence[_Payer]) -> Iterator[Posting]:
+    """What is known of a month that is not over, booked at its end and taken back on the day after."""
+    what = f"Claude API {month.period} through {month.through_on}"
+    accrual = [
+        month.posting("accrual", payer, payer.payable_usd, f"Accrual, {what}") for payer in payers if payer.payable_usd
+    ]
+    yield from accrual
+    for posting in accrual:
+        yield replace(
+            posting,
+            entry=f"{month.period}-r{month.revision}-reversal",
+            kind="reversal",
+            posted_on=month.last_on + timedelta(days=1),
+            amount_usd=-posting.amount_usd,
+            memo=f"Reversal of accrual, {what}",
+        )
 
 
 class _Accounts:

@@ -46,7 +46,7 @@ def _csv(rows: Iterable[Sequence[str | Decimal | int]]) -> bytes:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\r\n")
     for row in rows:
-        writer.writerow([harmless(cell) if isinstance(cell, str) else cell if cell else "" for cell in row])
+        writer.writerow([harmless(cell) if isinstance(cell, str) else cell or "" for cell in row])
     return stream.getvalue().encode()
 
 
@@ -104,8 +104,8 @@ def _xero(_book: Book, lines: Sequence[Line], journal: Journal) -> Iterable[_Row
     for line in lines:
         day = _day(line.posted_on, journal, "DD/MM/YYYY")
         tracked = [journal.xero.tracking, line.cost_center] if line.cost_center else ["", ""]
-        said = [f"{line.entry} {line.memo}", day, line.name, line.account, journal.xero.tax_rate, line.signed_usd]
-        yield [*said, *tracked, "", ""]
+        said = [f"{line.entry} {line.memo}", day, line.name, line.account, journal.xero.tax_rate]
+        yield [*said, line.signed_usd, *tracked, "", ""]
 
 
 _TEMPLATES = {"generic": _generic, "netsuite": _netsuite, "quickbooks": _quickbooks, "xero": _xero}

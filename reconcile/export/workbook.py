@@ -5,7 +5,7 @@ filtering leave them alone. Excel keeps 15 digits of a number: the CSV has all o
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -15,7 +15,7 @@ import duckdb
 import pandas as pd
 from xlsxwriter.utility import xl_col_to_name, xl_rowcol_to_cell
 
-from reconcile import ledger
+from reconcile import ledger, money
 from reconcile.errors import ConfigError
 from reconcile.export.files import whole
 
@@ -31,7 +31,7 @@ LONGEST_TEXT = 32_767
 _TITLE, _SUBTITLE, _TOTALS, _HEADINGS, _FIRST = range(5)
 """The rows of a sheet."""
 
-_LINK = 'internal:"{sheet}"!A1'
+_CENT = Decimal("0.01")
 _NUMBER_FORMATS = {
     "usd": "#,##0.00;[Red]-#,##0.00;0.00",
     "small": "#,##0.000000;[Red]-#,##0.000000;0.000000",
@@ -39,6 +39,7 @@ _NUMBER_FORMATS = {
     "percent": "0.00%",
     "day": "yyyy-mm-dd",
     "text": "@",
+    "json": "@",
 }
 
 
@@ -98,7 +99,7 @@ _CHARGEBACK = Sheet(
 _DISCREPANCIES = Sheet(
     name="Discrepancies",
     title="Every finding, the largest first",
-    unit="USD; moved is what stands in a wrong place, and what the tolerance is held against",
+    unit="USD, to the cent; moved is what stands in a wrong place, and what the tolerance is held against",
     query="select * from report.finding",
     columns=(
         Column("Id", "id", width=15),
@@ -117,7 +118,7 @@ _DISCREPANCIES = Sheet(
         Column("Quantity", "quantity", "quantity", 15),
         Column("Amount", "amount_usd", "usd", total=True),
         Column("Moved", "moved_usd", "usd"),
-        Column("Evidence", "evidence", width=60),
+        Column("Evidence", "evidence", "json", 60),
     ),
 )
 _ALLOCATION = Sheet(
@@ -130,9 +131,9 @@ _ALLOCATION = Sheet(
         Column("Name", "name", width=24),
         Column("Workspace", "workspace", width=24),
         Column("Model", "model", width=26),
-        Column("Meter", "meter", width=28),
+        Column("Meter", "meter", width=38),
         Column("Basis", "basis", width=12),
-        Column("Rule or pool", "rule", width=40),
+        Column("Rule or pool", "rule", width=62),
         Column("Driver", "driver", width=26),
         Column("Parts", "parts", "quantity", 9, total=True),
         Column("Amount", "amount_usd", "small", 16, total=True),
@@ -209,6 +210,52 @@ _PRICES = Sheet(
 )
 
 
+def footed(amounts: Sequence[Decimal], total_usd: Decimal) -> list[Decimal]:
+    """A column of amounts in cents that adds up to a total in cents, which is within a few cents of their sum.
+
+    Where it is not the rounded sum itself, the amounts that were rounded furthest the other way give or take the
+    missing cents, as on the pages.
+    """
+    printed = money.footing(amounts)
+    missing = total_usd - sum(printed, Decimal(0))
+    step = _CENT if missing > 0 else -_CENT
+    order = sorted(range(len(printed)), key=lambda i: (-(amounts[i] - printed[i]) * step, -abs(amounts[i]), i))
+    for i in order[: abs(int(missing / _CENT))]:
+        printed[i] += step
+    return printed
+
+
+@dataclass(frozen=True)
+class Step:
+    """A row of the bridge as it is printed, in cents; a total has no amount."""
+
+    kind: str
+    reason: str
+    title: str
+    quantity: int | None
+    amount_usd: Decimal | None
+    running_usd: Decimal
+
+
+def printed_bridge(steps: Sequence[Step]) -> tuple[Step, ...]:
+    """The bridge in cents: totals rounded, the steps between two of them adding up to what lies between."""
+    printed: list[Step] = []
+    waiting: list[Step] = []
+    running_usd = Decimal("0.00")
+    for step in steps:
+        if step.kind == "step":
+            waiting.append(step)
+            continue
+        total_usd = money.cents(step.running_usd)
+        amounts = [one.amount_usd or Decimal(0) for one in waiting]
+        for one, amount_usd in zip(waiting, footed(amounts, total_usd - running_usd) if waiting else (), strict=True):
+            running_usd += amount_usd
+            printed.append(replace(one, amount_usd=amount_usd, running_usd=running_usd))
+        printed.append(replace(step, running_usd=total_usd))
+        waiting, running_usd = [], total_usd
+    return tuple(printed)
+
+
 def write_workbook(connection: duckdb.DuckDBPyConnection, target: Path) -> None:
     """Write the workbook; the same ledger gives the same bytes.
 
@@ -240,11 +287,15 @@ class _Workbook:
         self._book = writer.book
         self._run = ledger.rows(connection, "select * from report.run")[0]
         self._summary = ledger.rows(connection, "select * from report.summary")[0]
+        bridge = "select kind, reason, coalesce(title, reason), quantity, amount_usd, running_usd from report.bridge"
+        found = connection.execute(f"{bridge} order by position").fetchall()
+        self._steps = printed_bridge([Step(*row) for row in found])
         self._placed = Placed()
         self._formats: dict[tuple[str, bool], Any] = {}
         self._plain = {
             "title": self._book.add_format({"bold": True, "font_size": 14}),
             "subtitle": self._book.add_format({"font_color": "#555555"}),
+            "note": self._book.add_format({"font_color": "#555555", "indent": 1}),
             "heading": self._book.add_format(
                 {"bold": True, "bottom": 1, "text_wrap": True, "valign": "top", "bg_color": "#EEF1F4"}
             ),
@@ -312,9 +363,18 @@ class _Workbook:
         table = self._connection.sql(f"select {names} from ({sheet.query})").to_arrow_table()
         frame: pd.DataFrame = table.to_pandas(types_mapper=pd.ArrowDtype)
         for column in sheet.columns:
-            if column.kind == "text":
+            if column.kind in {"text", "json"}:
                 frame[column.name] = frame[column.name].str.slice(0, LONGEST_TEXT)
+        if sheet is _DISCREPANCIES:
+            self._foot_findings(frame)
         return frame
+
+    def _foot_findings(self, frame: pd.DataFrame) -> None:
+        """Findings of one reason add up, in cents, to what the bridge prints for it."""
+        steps = {step.reason: step.amount_usd for step in self._steps if step.kind == "step"}
+        for reason, found in frame.groupby("reason", sort=False):
+            printed = footed(list(found["amount_usd"]), steps.get(str(reason)) or Decimal("0.00"))
+            frame.loc[found.index, "amount_usd"] = pd.array(printed, dtype=frame["amount_usd"].dtype)
 
     def _dress(self, page: Any, sheet: Sheet, rows: int) -> None:
         """Title, headings, widths, filter, what is frozen, and how it prints."""
@@ -328,6 +388,8 @@ class _Workbook:
             page.write_string(_TOTALS, 0, "Total", self._plain["strong"])
         page.freeze_panes(_FIRST, 1)
         page.autofilter(_HEADINGS, 0, _FIRST + max(rows, 1) - 1, len(sheet.columns) - 1)
+        printed = [place for place, column in enumerate(sheet.columns) if column.kind != "json"]
+        page.print_area(_TITLE, 0, _FIRST + max(rows, 1) - 1, printed[-1])
         self._printable(page, repeated=_HEADINGS)
 
     def _printable(self, page: Any, repeated: int | None = None) -> None:
@@ -338,7 +400,6 @@ class _Workbook:
         page.set_footer(f"&L{self._run['period']} r{self._run['revision']}&C&A&R&P / &N")
         if repeated is not None:
             page.repeat_rows(repeated)
-        page.hide_gridlines(0)
 
     def _subtitle(self, unit: str) -> str:
         run = self._run
@@ -347,17 +408,16 @@ class _Workbook:
     def _format(self, kind: str, *, strong: bool = False) -> Any:
         made = self._formats.get((kind, strong))
         if made is None:
-            look = {"num_format": _NUMBER_FORMATS[kind], "valign": "top"} | (
-                {"bold": True, "bottom": 1} if strong else {}
-            )
+            look: dict[str, Any] = {"num_format": _NUMBER_FORMATS[kind], "valign": "top"}
+            look |= {"bold": True, "bottom": 1} if strong else {}
+            look |= {"align": "fill"} if kind == "json" else {}  # a long text stays in its column
             made = self._formats[kind, strong] = self._book.add_format(look)
         return made
 
     # The bridge
 
     def _bridge(self) -> None:
-        """Each running figure is the one above plus the step; a total repeats where the walk has come to."""
-        rows = ledger.rows(self._connection, "select * from report.bridge order by position")
+        """In cents, as the pages print it: each running figure is the one above and the step."""
         page = self._book.add_worksheet("Bridge")
         columns = (
             Column("Step", "title", width=52),
@@ -366,23 +426,24 @@ class _Workbook:
             Column("Amount", "amount_usd", "usd", 18),
             Column("Running", "running_usd", "usd", 18),
         )
-        self._dress(page, Sheet("Bridge", "From logged to billed", "USD; quantities in tokens", "", columns), len(rows))
-        for offset, row in enumerate(rows):
-            at, is_total = _FIRST + offset, row["kind"] == "total"
-            page.write_string(at, 0, row["title"] or row["reason"], self._plain["strong" if is_total else "label"])
-            page.write_string(at, 1, row["reason"], self._format("text"))
-            if row["quantity"] is not None:
-                page.write_number(at, 2, row["quantity"], self._format("quantity"))
-            if row["amount_usd"] is not None:
-                page.write_number(at, 3, row["amount_usd"], self._format("usd"))
+        sheet = Sheet("Bridge", "From logged to billed", "USD, to the cent; quantities in tokens", "", columns)
+        self._dress(page, sheet, len(self._steps))
+        for at, step in enumerate(self._steps, start=_FIRST):
+            is_total = step.kind == "total"
             running = self._format("usd", strong=is_total)
-            if offset:
-                page.write_formula(at, 4, f"=E{at}+D{at + 1}", running, float(row["running_usd"]))
+            page.write_string(at, 0, step.title, self._plain["strong" if is_total else "label"])
+            page.write_string(at, 1, step.reason, self._format("text"))
+            if step.quantity is not None:
+                page.write_number(at, 2, step.quantity, self._format("quantity"))
+            if step.amount_usd is not None:
+                page.write_number(at, 3, step.amount_usd, self._format("usd"))
+            if at == _FIRST:
+                page.write_number(at, 4, step.running_usd, running)
             else:
-                page.write_number(at, 4, row["running_usd"], running)
+                page.write_formula(at, 4, f"=E{at}+D{at + 1}", running, float(step.running_usd))
             if is_total:
-                self._placed.cells["Bridge", row["reason"]] = f"$E${at + 1}"
-                self._placed.usd["Bridge", row["reason"]] = row["running_usd"]
+                self._placed.cells["Bridge", step.reason] = f"$E${at + 1}"
+                self._placed.usd["Bridge", step.reason] = step.running_usd
 
     # Cover and method
 
@@ -400,28 +461,29 @@ class _Workbook:
             if isinstance(cell, tuple):
                 formula, came_to, note = cell
                 page.write_formula(row, 1, formula, self._format("usd", strong=label == "Billed"), float(came_to))
-                page.write_string(row, 2, note, self._plain["subtitle"])
+                page.write_string(row, 2, note, self._plain["note"])
             else:
                 page.write_number(row, 1, cell, self._format("quantity"))
         row += 2
         if summary["capture_rate"] is not None:
             page.write_string(row, 0, "Capture rate", self._plain["label"])
             page.write_number(row, 1, summary["capture_rate"], self._format("percent"))
-            page.write_string(row, 2, "recorded as a share of reported", self._plain["subtitle"])
+            page.write_string(row, 2, "recorded as a share of reported", self._plain["note"])
             row += 2
         page.write_string(row, 0, "Sheets", self._plain["strong"])
         for sheet, about in _CONTENTS.items():
             row += 1
-            page.write_url(row, 0, _LINK.format(sheet=sheet).replace('"', "'"), self._plain["link"], sheet)
-            page.write_string(row, 2, about, self._plain["subtitle"])
+            page.write_url(row, 0, f"internal:'{sheet}'!A1", self._plain["link"], sheet)
+            page.write_string(row, 2, about, self._plain["note"])
+        page.hide_gridlines(2)
         self._printable(page)
 
     def _cover_figures(self) -> Iterator[tuple[str, tuple[str, Decimal, str] | int]]:
         """Label and figure: a formula with what it comes to and a note, or a count."""
         placed = self._placed
         totals = {name: placed.reference("Bridge", name) for sheet, name in placed.cells if sheet == "Bridge"}
-        for name in totals:
-            yield name.capitalize(), (f"={totals[name]}", placed.usd["Bridge", name], _TOTAL_NOTES.get(name, ""))
+        for name, reference in totals.items():
+            yield name.capitalize(), (f"={reference}", placed.usd["Bridge", name], _TOTAL_NOTES.get(name, ""))
         difference_usd = placed.usd["Bridge", "billed"] - placed.usd["Bridge", "recorded"]
         difference = f"={totals['billed']}-{totals['recorded']}"
         yield "Difference", (difference, difference_usd, "billed minus recorded")
@@ -445,7 +507,7 @@ class _Workbook:
             page.set_row(row, 15 * (1 + len(text) // 125))
             row += 1
         row += 1
-        for place, heading in enumerate(("Control", "One place", "The other", "Apart by")):
+        for place, heading in enumerate(("Control", "One place", "The other", "Apart by", "Ties out to the cent")):
             page.write_string(row, place, heading, self._plain["heading"])
         for label, one, other in self._controls():
             row += 1
@@ -456,41 +518,30 @@ class _Workbook:
                     row, place, f"={self._placed.reference(sheet, name)}", self._format("small"), came_to
                 )
             apart_usd = self._placed.usd[one] - self._placed.usd[other]
-            cells = [xl_rowcol_to_cell(row, place) for place in (1, 2)]
-            page.write_formula(
-                row, 3, f"=ROUND({cells[0]}-{cells[1]},6)", self._format("small"), float(round(apart_usd, 6))
-            )
+            one_cell, other_cell, apart = (xl_rowcol_to_cell(row, place) for place in (1, 2, 3))
+            page.write_formula(row, 3, f"={one_cell}-{other_cell}", self._format("small"), float(apart_usd))
+            page.write_formula(row, 4, f'=IF(ABS({apart})<0.0051,"yes","NO")', self._plain["note"], "yes")
         row += 2
         self._sources(page, row)
+        page.hide_gridlines(2)
         self._printable(page)
 
     def _method_lines(self) -> Iterator[tuple[str, str]]:
         run = self._run
-        yield (
-            "Digits",
-            (
-                "Excel keeps 15 digits of a number. Amounts are shown to the cent, small ones to six decimals; "
-                "the CSV and Parquet files have all twelve."
-            ),
-        )
-        yield "Totals", "Every total is a formula over its sheet. It counts every row, also one that a filter hides."
-        yield "Signs", "A step of the bridge has the sign with which it leads from logged to billed."
-        yield (
-            "Tolerance",
-            (
-                f"{run['tolerance_usd']:.2f} USD and {run['tolerance_percent'].normalize():f} % of billed, of a finding and "
-                "of the sum of those within it."
-            ),
-        )
-        yield (
-            "Arrangement",
-            ("Prepaid: what is billed is drawn from credits." if run["arrangement"] == "prepaid" else "Invoiced."),
-        )
-        yield (
-            "Period",
-            f"{run['start_on']} to {run['last_on']}, days in UTC, pulled {run['data_refreshed_at']:%Y-%m-%d %H:%M} UTC.",
-        )
-        yield "Result", f"reconcile {run['package_version']}, revision r{run['revision']}, inputs {run['input_digest']}"
+        prepaid = run["arrangement"] == "prepaid"
+        tolerance = f"{run['tolerance_usd']:.2f} USD and {run['tolerance_percent'].normalize():f} % of billed"
+        days = f"{run['start_on']} to {run['last_on']}, days in UTC"
+        yield from {
+            "Digits": "Excel keeps 15 digits of a number. Amounts are shown to the cent, small ones to six decimals; "
+            "the CSV and Parquet files have all twelve.",
+            "Totals": "Every total is a formula over its sheet. It counts every row, also one that a filter hides.",
+            "Cents": "The bridge and the findings are in cents that add up; the exact amounts are in the CSV.",
+            "Signs": "A step of the bridge has the sign with which it leads from logged to billed.",
+            "Tolerance": f"{tolerance}, of a finding and of the sum of those within it.",
+            "Arrangement": "Prepaid: what is billed is drawn from credits." if prepaid else "Invoiced.",
+            "Period": f"{days}, pulled {run['data_refreshed_at']:%Y-%m-%d %H:%M} UTC.",
+            "Result": f"reconcile {run['package_version']}, revision r{run['revision']}, inputs {run['input_digest']}",
+        }.items()
         for row in ledger.rows(self._connection, "select warning from report.warning order by position"):
             yield "Warning", row["warning"]
 
@@ -503,7 +554,8 @@ class _Workbook:
     def _sources(self, page: Any, row: int) -> None:
         sources = ledger.rows(self._connection, "select * from report.source")
         for place, heading in enumerate(("Source", "Name", "Rows", "Files", "First", "Last", "SHA-256")):
-            page.write_string(row, place, heading, self._plain["heading"])
+            look = "number_heading" if heading in {"Rows", "Files"} else "heading"
+            page.write_string(row, place, heading, self._plain[look])
         for offset, source in enumerate(sources, start=1):
             for place, name in enumerate(("side", "name", "rows", "files", "first_at", "last_at", "digest")):
                 value = source[name]
