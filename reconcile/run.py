@@ -4,6 +4,8 @@
 pull ──► load ──► match ──► explain ──► allocate ──► render
 ```
 
+`export` writes a published revision for other systems, at any time after.
+
 A revision is published by giving its file a name. What follows from it (the link to the newest revision, the reports,
 the register's line) comes after, and is made good by the next close where a crash came in between.
 """
@@ -15,7 +17,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from hashlib import sha256
@@ -27,6 +29,8 @@ import duckdb
 from reconcile import __version__, allocate, explain, ledger, load, match, pull, render
 from reconcile.config import Billing, Config, Invoice, config_digest
 from reconcile.errors import ConfigError, NotReadyError, SourceError
+from reconcile.export import Exported, FocusOptions, Kind
+from reconcile.export import export as write_export
 from reconcile.period import Period
 from reconcile.prices import PriceBook
 
@@ -175,6 +179,41 @@ def status(config: Config) -> tuple[PeriodStatus, ...]:
     return tuple(found)
 
 
+def export(
+    config: Config,
+    kind: Kind,
+    *,
+    period: Period,
+    out: Path | None = None,
+    version: str = "1.4",
+    draft: bool = False,
+    parquet: bool = False,
+) -> Exported:
+    """Write a period's newest revision for other systems, by default to ``exports/<period>/``.
+
+    ``version``, ``draft`` and ``parquet`` are for FOCUS. Raises ``SourceError`` for a period that was never closed,
+    and what `reconcile.export.export` raises.
+    """
+    room = _Room(config.data_dir)
+    revision = room.shelf.newest(period)
+    if revision is None:
+        raise SourceError(
+            f"{room.shelf.folder}",
+            f"holds no revision of {period}, expected one",
+            f"Run `reconcile close --month {period}` first",
+        )
+    out = out or room.exports(period, kind)
+    before = os.umask(0o077)
+    try:
+        with ledger.reading(revision.path) as connection:
+            written = write_export(connection, kind, out, config, FocusOptions(version, draft, parquet))
+    finally:
+        os.umask(before)
+    if any(entry["final"] for entry in _closes(room.register.entries(), period, revision.number)):
+        return written
+    return replace(written, notes=(*written.notes, f"r{revision.number} was not closed with --final: it may change"))
+
+
 # The folder -----------------------------------------------------------------------------------------------------------
 
 _UNWRITABLE = frozenset(
@@ -207,6 +246,11 @@ class _Room:
 
     def reports(self, period: Period) -> Path:
         return self.root / "reports" / str(period)
+
+    def exports(self, period: Period, kind: Kind) -> Path:
+        """A folder a month; what is a file a view has one of its own in it."""
+        folder = self.root / "exports" / str(period)
+        return folder / kind if kind in {"csv", "parquet"} else folder
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -31,10 +31,13 @@ from reconcile.errors import ConfigError, ReconcileError
 from reconcile.period import Period
 
 if TYPE_CHECKING:
+    from reconcile.export import Kind
     from reconcile.sandbox import Sandbox
 
 INTERRUPTED = 130
 BUG = 70
+EXPORTS = ("focus", "journal", "xlsx", "csv", "parquet")
+FOCUS_VERSIONS = ("1.2", "1.4")
 
 
 # From arguments to exit code ------------------------------------------------------------------------------------------
@@ -399,4 +402,70 @@ def status(*, config_path: Path, as_json: bool) -> int:
         say_json({"exit": 0, "periods": [asdict(period) for period in periods]})
     else:
         say(*text.status(periods))
+    return 0
+
+
+@commands.command(name="export")
+@click.argument("kind", type=click.Choice(EXPORTS), metavar="|".join(EXPORTS))
+@_config
+@click.option(
+    "--month", callback=_month, metavar="M", help="The month, YYYY-MM; default: the last complete one in UTC."
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="The folder, or for what is one file the file; default: exports/<month>/ in data_dir.",
+)
+@click.option(
+    "--focus-version",
+    type=click.Choice(FOCUS_VERSIONS),
+    default=FOCUS_VERSIONS[-1],
+    show_default=True,
+    metavar="V",
+    help="Of focus: the release, 1.2 or 1.4.",
+)
+@click.option("--focus-draft", is_flag=True, help="Of focus: name token properties as the draft of 1.5 does.")
+@click.option("--focus-parquet", is_flag=True, help="Of focus: Parquet in place of CSV.")
+@_json
+@_now
+def export_files(
+    *,
+    kind: "Kind",
+    config_path: Path,
+    month: Period | None,
+    out: Path | None,
+    focus_version: str,
+    focus_draft: bool,
+    focus_parquet: bool,
+    as_json: bool,
+    now: datetime | None,
+) -> int:
+    """Write a closed month for other systems.
+
+    \b
+    focus    FOCUS Cost and Usage rows, one a charge and cost center
+    journal  double entry by cost center, as `journal:` of the config says
+    xlsx     one workbook, with totals as formulas
+    csv      every view of the ledger
+    parquet  every view of the ledger
+    """  # noqa: D301 - \b is click's mark for lines to keep
+    from reconcile import run  # noqa: PLC0415
+    from reconcile.config import load_config  # noqa: PLC0415
+
+    written = run.export(
+        load_config(config_path),
+        kind,
+        period=month or Period.last_complete(_clock(now)),
+        out=out,
+        version=focus_version,
+        draft=focus_draft,
+        parquet=focus_parquet,
+    )
+    for note in written.notes:
+        say(f"Note: {note}.", err=True)
+    if as_json:
+        say_json({"exit": 0, **asdict(written)})
+    else:
+        say(*(f"File  {path}" for path in written.files))
     return 0
