@@ -21,6 +21,7 @@ written as (
 grid as (
     select log.log, hours.hour, coalesce(written.lines, 0) as lines,
         hour(hours.hour) as hour_of_day, isodow(hours.hour) >= 6 as weekend,
+        sum(coalesce(written.lines, 0)) over (partition by log.log, hours.hour::date) as day_lines,
     from source.log as log
     cross join hours
     left join written on written.log = log.log and written.hour = hours.hour
@@ -28,7 +29,11 @@ grid as (
 ),
 expected as (
     select *,
-        avg(lines) over (partition by log, hour_of_day, weekend) as lines_expected,
+        -- over the days on which it writes at all: a log may have begun, or ended, within the month
+        coalesce(
+            avg(lines) filter (day_lines > 0) over (partition by log, hour_of_day, weekend),
+            avg(lines) filter (day_lines > 0) over (partition by log, hour_of_day)
+        ) as lines_expected,
         hour - to_hours(row_number() over (partition by log, lines = 0 order by hour)) as run,
     from grid
 )

@@ -7,7 +7,7 @@
 --   discount        one fraction of list on a model's meters: a meter counts when 90 % of its dollars between the
 --                   fraction's first and last day carry it; at least two and half of the meters do, or its only one does
 --                   on three days;
---   price_book      one other rate: the same fraction on several cells of one price, or on all of a day's;
+--   price_book      one other rate: the same fraction on several cells of one price, or a price that fits nowhere;
 --   price_interval  the straddled step (design: towards the upper price, up to |reported - recorded| x the step);
 --   uncharged       no cost line, or whole tokens at the book's rate but fewer than were reported;
 --   price_book      what still fails the whole-token check.
@@ -121,7 +121,7 @@ left join explained.discount as discount
     on discount.model = cell.model and cell.day between discount.from_on and discount.to_on
 where cell.settled is null and cell.price_variance_usd <> 0;
 
--- A rate that is not the book's: the same fraction on several cells of one price, or no cell of that price and day fits.
+-- A rate that is not the book's: the same fraction on several cells of one price, or a price that no cell of the month fits.
 create or replace table explained.other_rate as
 with rated as (
     select step.cell_id, step.day, step.model, step.service_tier, step.context_window, step.inference_geo, step.speed,
@@ -131,7 +131,7 @@ with rated as (
         and step.settled is null
 ),
 fitting as (
-    select model, service_tier, context_window, inference_geo, speed, meter, day
+    select model, service_tier, context_window, inference_geo, speed, meter
     from explained.price_cell
     where settled = 'rounding' and reported_usd > 0
     group by all
@@ -141,7 +141,7 @@ select rated.cell_id,
         partition by rated.model, rated.service_tier, rated.context_window, rated.inference_geo, rated.speed,
             rated.meter, rated.fraction
     ) as cells,
-    fitting.day is not null as fits_elsewhere,
+    fitting.meter is not null as fits_elsewhere,
 from rated
 left join fitting
     on fitting.model is not distinct from rated.model
@@ -149,7 +149,7 @@ left join fitting
     and fitting.context_window is not distinct from rated.context_window
     and fitting.inference_geo is not distinct from rated.inference_geo
     and fitting.speed is not distinct from rated.speed
-    and fitting.meter = rated.meter and fitting.day = rated.day;
+    and fitting.meter = rated.meter;
 
 create or replace table explained.price_part as
 with step as (

@@ -1,8 +1,8 @@
 -- A log whose clock is off by a constant number of hours.
 -- Rule: shift the log by every half hour from -12 to +14 hours against the hourly usage of the keys that it names (or of
 --   the workspaces that it writes for) and take the shift that leaves the least. Claimed when at least 10 requests can
---   tell, a tenth of the log's tokens stands in another hour than reported, the shift takes away at least 30 % of it, and
---   then a quarter of the log's tokens stands in hours that agree to the token (1,000 requests tell without that).
+--   tell, less than half of the log's tokens stands in hours that agree, the shift takes away at least 30 % of what does
+--   not, and then a quarter of the log's tokens stands in hours that agree to the token (1,000 requests tell without that).
 -- Grain: explained.shift_score one row a log and shift; shift one row a log that is off.
 -- Reads: source.request, explained.known. Writes: explained.
 create or replace table explained.shift_score as
@@ -70,26 +70,21 @@ halves as (
         and series.workspace_id is not distinct from logged.workspace_id
         and series.api_key_id is not distinct from logged.api_key_id
 ),
-unshifted as (
-    select log, sum(abs(tokens)) as left_tokens
+suspect as (
+    -- a log most of whose tokens stand in hours that agree need not be shifted to know that it does
+    select log
     from (
-        select log, series_id, hour, sum(tokens) as tokens
+        select log, series_id, hour, sum(tokens) as tokens, sum(logged) as logged
         from (
-            select log, series_id, hour, tokens from target
+            select log, series_id, hour, tokens, 0 as logged from target
             union all
-            select log, series_id, date_trunc('hour', half_hour), -tokens from halves cross join span
+            select log, series_id, date_trunc('hour', half_hour), -tokens, tokens from halves cross join span
             where half_hour >= span.from_at and half_hour < span.until_at
         )
         group by all
     )
     group by log
-),
-suspect as (
-    -- a log that stands in its hours need not be shifted to know that it does
-    select unshifted.log
-    from unshifted
-    join (select log, sum(tokens) as tokens from halves group by log) as mass on mass.log = unshifted.log
-    where 10 * unshifted.left_tokens > mass.tokens
+    having 2 * coalesce(sum(logged) filter (tokens = 0), 0) < sum(logged)
 ),
 shift as (
     select unnest(generate_series(-24, 28)) * 30 as minutes
