@@ -12,7 +12,7 @@ from reconcile.sandbox.planting import Planter
 from reconcile.sandbox.plants import Planted, Truth
 from reconcile.sandbox.provider import CostLine, Provider
 from reconcile.sandbox.scenario import Scenario
-from reconcile.sandbox.server import Faults, Server
+from reconcile.sandbox.server import Answers, Faults, Server
 from reconcile.sandbox.traffic import Traffic
 
 KEY_VARIABLE = "RECONCILE_SANDBOX_KEY"
@@ -75,6 +75,10 @@ class Sandbox:
     def serve(self, port: int = 0, faults: Faults | None = None) -> Server:
         """An HTTP server on loopback that answers like the provider's API, as a context manager."""
         return Server(self.scenario, self.provider, self.costs, port, faults or Faults())
+
+    def answers(self) -> Answers:
+        """What that server would send, without a server."""
+        return Answers(self.scenario, self.provider, self.costs)
 
     def config(self, base_url: str) -> str:
         """The organization's config file for `reconcile`, as YAML."""

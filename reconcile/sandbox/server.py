@@ -545,6 +545,23 @@ class _Planned:
         return None
 
 
+class Answers:
+    """The API without a server: a function of a path with its query and the headers, to a status and a body."""
+
+    def __init__(self, scenario: Scenario, provider: Provider, costs: dict[int, list[CostLine]]) -> None:
+        self._api = _Api(scenario, provider, costs)
+
+    def __call__(self, target: str, headers: Mapping[str, str]) -> tuple[int, bytes]:
+        """The status and the bytes that the server would send."""
+        parts = urlsplit(target)
+        pairs = tuple(parse_qsl(parts.query, keep_blank_values=True))
+        try:
+            body = self._api.answer(parts.path, pairs, {name.lower(): value for name, value in headers.items()})
+        except _Refusal as refusal:
+            return refusal.status, _envelope(refusal, "req_011CSandbox")
+        return 200, json.dumps(body).encode()
+
+
 class Server:
     """The sandbox's API on loopback: use it in ``with``, then ``url``, ``key`` and the log ``requests``."""
 
