@@ -4,13 +4,13 @@ import gzip
 import json
 import re
 
-from reconcile.sandbox.organization import LOGS, Log
-from reconcile.sandbox.planting import null_id
+from reconcile.sandbox.organization import Log, Organization
+from reconcile.sandbox.planting import has_null_id
 from reconcile.sandbox.plants import usd
-from reconcile.sandbox.rates import day_date
+from reconcile.sandbox.rates import Five, day_date
 from reconcile.sandbox.traffic import DAY_MS, Event, Request, Touch
 
-_HOUR_MS = 3_600_000
+_MINUTE_MS = 60_000
 _NOTHING = Touch()
 _DATED = re.compile(r"-\d{8}$")
 
@@ -18,23 +18,24 @@ _DATED = re.compile(r"-\d{8}$")
 class LogBook:
     """Collects lines and turns each log's day into a file: by the UTC day on which the line was written."""
 
-    def __init__(self, *, bad_lines: bool) -> None:
+    def __init__(self, organization: Organization, *, bad_lines: bool) -> None:
         self._bad_lines = bad_lines
-        self._lines: dict[str, list[tuple[int, str]]] = {name: [] for name in LOGS}
+        self._logs = {log.name: log for log in organization.logs}
+        self._lines: dict[str, list[tuple[int, str]]] = {log.name: [] for log in organization.logs}
 
     def write(self, request: Request) -> None:
         """Log a request as its application does."""
         touch = request.touch or _NOTHING
         if not touch.logged or request.source.log is None:
             return
-        log = LOGS[request.source.log]
+        log = self._logs[request.source.log]
         lines = self._lines[log.name]
         if touch.events:
             for event in touch.events:
-                lines.append((event.at, _event_line(request, event)))
+                lines.append((event.at, _event_line(log, request, touch, event)))
             return
         at = request.at if touch.at is None else touch.at
-        line = _line(log, request, touch, _timestamp(log, request, touch))
+        line = _line(log, request, touch, _timestamp(log, at, touch))
         lines.append((request.at, line))
         if touch.copies:
             self._copy(log, request, touch, at, line)
@@ -42,9 +43,9 @@ class LogBook:
     def _copy(self, log: Log, request: Request, touch: Touch, at: int, line: str) -> None:
         """The same request once more: as it stands, or as another log saw it a moment later."""
         later = min(at + 300, (at // DAY_MS + 1) * DAY_MS - 1)
-        if log.name == "notebooks":
-            gateway = LOGS["gateway"]
-            self._lines["gateway"].append((later, _line(gateway, request, touch, instant(later))))
+        if touch.copy_log is not None:
+            other = self._logs[touch.copy_log]
+            self._lines[other.name].append((later, _line(other, request, touch, instant(later))))
         else:
             self._lines[log.name].append((later, line))
 
@@ -52,10 +53,10 @@ class LogBook:
         """The day's files by path, and begin the next day. Every log has a file for every day."""
         written = {}
         for name, lines in self._lines.items():
-            log = LOGS[name]
+            log = self._logs[name]
             lines.sort()
             texts = [line for _, line in lines]
-            if self._bad_lines and name == "gateway" and texts and day % 7 == 0:
+            if self._bad_lines and log is next(iter(self._logs.values())) and texts and day % 7 == 0:
                 texts.insert(len(texts) // 2, texts[len(texts) // 2][: len(texts[0]) // 2])
             text = "\n".join(texts) + "\n" if texts else ""
             on = day_date(day).isoformat()
@@ -81,12 +82,14 @@ def instant(at: int, suffix: str = "Z") -> str:
     return f"{date}T{hour:02d}:{minute:02d}:{second:02d}.{milliseconds:03d}{suffix}"
 
 
-def _timestamp(log: Log, request: Request, touch: Touch) -> str:
-    if touch.at is not None and log.clock_hours:
-        return instant(touch.at, "")  # the local clock, without its offset
-    if log.clock_hours:
-        return instant(request.at + log.clock_hours * _HOUR_MS, f"+{log.clock_hours:02d}:00")
-    return instant(request.at if touch.at is None else touch.at)
+def _timestamp(log: Log, at: int, touch: Touch) -> str:
+    if touch.naive:
+        return instant(at, "")  # the local clock, without its offset
+    if log.clock_minutes:
+        sign = "-" if log.clock_minutes < 0 else "+"
+        hours, minutes = divmod(abs(log.clock_minutes), 60)
+        return instant(at + log.clock_minutes * _MINUTE_MS, f"{sign}{hours:02d}:{minutes:02d}")
+    return instant(at)
 
 
 def _model_name(log: Log, request: Request, touch: Touch) -> str:
@@ -99,17 +102,17 @@ def _model_name(log: Log, request: Request, touch: Touch) -> str:
 
 
 def _workspace_field(log: Log, request: Request, touch: Touch) -> str:
-    if not log.names_workspace:
+    if not log.names_workspace or "workspace_id" in touch.hides:
         return ""
-    workspace = request.source.workspace
-    if workspace.is_default and request.id[-1] in "0123":
+    workspace = touch.workspace or request.source.workspace
+    if touch.workspace is None and workspace.is_default and log.names_key and request.id[-1] in "0123":
         return '"workspace_id": null, '  # its key tells
-    return f'"workspace_id": "{touch.workspace_id or workspace.id}", '
+    return f'"workspace_id": "{workspace.id}", '
 
 
 def _line(log: Log, request: Request, touch: Touch, timestamp: str) -> str:
     key = request.source.key
-    request_id = "null" if log.nulls_ids and null_id(request) else f'"{request.id}"'
+    request_id = "null" if has_null_id(request, log) else f'"{request.id}"'
     parts = [
         f'{{"request_id": {request_id}, "timestamp": "{timestamp}", "model": "{_model_name(log, request, touch)}", ',
         _workspace_field(log, request, touch),
@@ -128,29 +131,35 @@ def _line(log: Log, request: Request, touch: Touch, timestamp: str) -> str:
     return "".join(parts)
 
 
+def _split(touch: Touch, write_5m: int, write_1h: int) -> str:
+    if "split" in touch.hides:
+        return ""
+    return (
+        f'"cache_creation": {{"ephemeral_5m_input_tokens": {write_5m}, "ephemeral_1h_input_tokens": {write_1h}}}, '
+    )
+
+
+def _dimensions(log: Log, request: Request, touch: Touch) -> str:
+    """Tier, geography and speed, as far as the line has them."""
+    tier = "" if "service_tier" in touch.hides else f', "service_tier": "{touch.tier or request.tier}"'
+    geo = f', "inference_geo": "{touch.geo or request.geo}"' if log.names_geo and "inference_geo" not in touch.hides else ""
+    said = touch.speed or request.speed
+    speed = "" if said == "standard" else f', "speed": "{said}"'
+    return f"{tier}{geo}{speed}"
+
+
+def _searched(searches: int) -> str:
+    return f', "server_tool_use": {{"web_search_requests": {searches}, "web_fetch_requests": 0}}' if searches else ""
+
+
 def _usage(log: Log, request: Request, touch: Touch) -> str:
-    hides = touch.hides
-    written = request.write_5m + request.write_1h
-    uncached = request.prompt if touch.inclusive else request.uncached
-    split = (
-        ""
-        if hides == "split"
-        else f'"cache_creation": {{"ephemeral_5m_input_tokens": {request.write_5m}, '
-        f'"ephemeral_1h_input_tokens": {request.write_1h}}}, '
-    )
-    searches = (
-        f', "server_tool_use": {{"web_search_requests": {request.searches}, "web_fetch_requests": 0}}'
-        if request.searches
-        else ""
-    )
-    tier = "" if hides == "service_tier" else f', "service_tier": "{request.tier}"'
-    geo = f', "inference_geo": "{request.geo}"' if log.names_geo and hides != "inference_geo" else ""
-    speed = "" if hides == "speed" or request.speed == "standard" else f', "speed": "{request.speed}"'
+    tokens: Five = touch.tokens or request.tokens
+    uncached, write_5m, write_1h, read, output = tokens
     iterations = f', "iterations": {_iterations(request, touch)}' if touch.iterations else ""
     return (
-        f'{{"input_tokens": {uncached}, "cache_creation_input_tokens": {written}, '
-        f'"cache_read_input_tokens": {request.read}, {split}"output_tokens": {request.output}'
-        f"{searches}{tier}{geo}{speed}{iterations}}}"
+        f'{{"input_tokens": {uncached}, "cache_creation_input_tokens": {write_5m + write_1h}, '
+        f'"cache_read_input_tokens": {read}, {_split(touch, write_5m, write_1h)}"output_tokens": {output}'
+        f"{_searched(request.searches)}{_dimensions(log, request, touch)}{iterations}}}"
     )
 
 
@@ -179,35 +188,31 @@ def _iterations(request: Request, touch: Touch) -> str:
     return json.dumps(turns)
 
 
-def _event_line(request: Request, event: Event) -> str:
-    source = request.source
-    key = source.key
-    usage: dict[str, object] = {
-        "input_tokens": event.uncached,
-        "cache_creation_input_tokens": None
-        if event.uncached is None
-        else (event.write_5m or 0) + (event.write_1h or 0),
-        "cache_read_input_tokens": event.read,
-        "output_tokens": event.output,
-    }
+def _event_line(log: Log, request: Request, touch: Touch, event: Event) -> str:
+    key = request.source.key
+    timestamp = _timestamp(log, event.at, touch)
     if event.is_start:
-        usage["cache_creation"] = {
-            "ephemeral_5m_input_tokens": event.write_5m,
-            "ephemeral_1h_input_tokens": event.write_1h,
+        write_5m, write_1h = event.write_5m or 0, event.write_1h or 0
+        usage = (
+            f'{{"input_tokens": {event.uncached}, "cache_creation_input_tokens": {write_5m + write_1h}, '
+            f'"cache_read_input_tokens": {event.read}, {_split(touch, write_5m, write_1h)}'
+            f'"output_tokens": {event.output}{_dimensions(log, request, touch)}}}'
+        )
+    else:
+        written = None if event.uncached is None else (event.write_5m or 0) + (event.write_1h or 0)
+        counters = {
+            "input_tokens": event.uncached,
+            "cache_creation_input_tokens": written,
+            "cache_read_input_tokens": event.read,
         }
-        usage["service_tier"] = request.tier
-        usage["inference_geo"] = request.geo
-    elif event.searches:
-        usage["server_tool_use"] = {"web_search_requests": event.searches, "web_fetch_requests": 0}
-    return json.dumps(
-        {
-            "request_id": request.id,
-            "timestamp": instant(event.at),
-            "model": request.model,
-            "workspace_id": source.workspace.id,
-            "api_key_id": None if key is None else key.id,
-            "event": "message_start" if event.is_start else "message_delta",
-            "usage": usage,
-            "status": 200,
-        }
+        usage = (
+            "{"
+            + "".join(f'"{name}": {json.dumps(quantity)}, ' for name, quantity in counters.items())
+            + f'"output_tokens": {event.output}{_searched(event.searches)}}}'
+        )
+    return (
+        f'{{"request_id": "{request.id}", "timestamp": "{timestamp}", "model": "{_model_name(log, request, touch)}", '
+        + _workspace_field(log, request, touch)
+        + (f'"api_key_id": "{key.id}", ' if key is not None and log.names_key else "")
+        + f'"event": "message_{"start" if event.is_start else "delta"}", "usage": {usage}, "status": 200}}'
     )

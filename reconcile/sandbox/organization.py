@@ -1,7 +1,6 @@
-"""Who the simulated organization is: workspaces, API keys, logs, and the sources of its traffic."""
+"""Who the simulated organization is: workspaces, API keys, logs, the sources of its traffic, and what goes wrong where."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 
 _BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
@@ -79,7 +78,7 @@ class Log:
     names_key: bool = True
     names_geo: bool = True
     own_cost: bool = False
-    clock_hours: int = 0  # the application writes its local time
+    clock_minutes: int = 0  # the application writes its local time, with its offset
     prefix: str = ""  # a vendor prefix before the model's name
     drops_dates: bool = False  # writes the alias of a dated model
     nulls_ids: bool = False
@@ -89,8 +88,9 @@ class Log:
 class Source:
     """One stream of traffic: who sends it, how much, and what its requests look like.
 
-    ``share`` is relative to the other sources. Medians are in tokens. ``plants`` may touch single requests, the
-    first whose turn it is; ``exists_for`` names the plant without which the source does not exist.
+    ``share`` is relative to the other sources. Medians are in tokens. ``plants`` are those of the example that may
+    touch single requests, the first whose turn it is; ``exists_for`` names the plant without which the source does
+    not exist.
     """
 
     name: str
@@ -115,6 +115,78 @@ class Source:
     service_account: str | None = None
     exists_for: str | None = None
     plants: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ChargeWithoutRequest:
+    """Something that is billed by the hour and stands in no request log."""
+
+    cost_type: str
+    workspace: Workspace
+    hours_per_day: float
+    description: str
+
+
+@dataclass(frozen=True)
+class Placement:
+    """A plant in its place: one source, one log or all of them (both None), on some days or always.
+
+    ``strength`` is in the plant's unit, None for the scenario's own. ``days`` are days of the month counted from 0, the
+    second one exclusive. ``variant`` chooses among the shapes of a plant, ``value`` is what the log says instead (a
+    model, a tier, a workspace's name). ``models`` are those of price plants: the first that is served in the month;
+    ``meters`` which of its prices. ``seconds`` is how much earlier than the provider counts a log stamps, from and to
+    (negative: later); ``from_hour`` is the hour of the month in which a gap begins.
+    """
+
+    plant: str
+    log: str | None = None
+    source: str | None = None
+    strength: float | None = None
+    days: tuple[int, int] | None = None
+    variant: str = ""
+    value: str | None = None
+    models: tuple[str, ...] = ()
+    meters: tuple[int, ...] = (0, 1, 2, 3, 4)
+    seconds: tuple[int, int] = (0, 0)
+    from_hour: float = 0.0
+
+    def concerns(self, source: "Source") -> bool:
+        """Whether a source's requests are in its place."""
+        return (self.log is None or self.log == source.log) and (self.source is None or self.source == source.name)
+
+
+@dataclass(frozen=True)
+class Organization:
+    """A whole organization. The default workspace, where there is one, is the first.
+
+    With ``one_each`` a request has at most one plant, and of every plant an even share of the requests, the first one
+    always; without it chance decides, and plants meet. ``spares_steps`` leaves requests alone whose price does not
+    show in their dimensions. ``margin_days`` is how many days either side of the month are simulated, ``allocation``
+    the section of the config as YAML lines, in which MID_MONTH stands for the month's 16th.
+    """
+
+    workspaces: tuple[Workspace, ...]
+    api_keys: tuple[ApiKey, ...]
+    logs: tuple[Log, ...]
+    sources: tuple[Source, ...]
+    charges: tuple[ChargeWithoutRequest, ...]
+    placements: tuple[Placement, ...]
+    one_each: bool = False
+    spares_steps: bool = False
+    margin_days: int = 1
+    allocation: tuple[str, ...] = ()
+
+    def log(self, name: str) -> Log:
+        """The log of a name."""
+        return next(log for log in self.logs if log.name == name)
+
+    def workspace(self, name: str) -> Workspace:
+        """The workspace of a name."""
+        return next(workspace for workspace in self.workspaces if workspace.name == name)
+
+    def active_sources(self, plants: frozenset[str]) -> tuple[Source, ...]:
+        """The sources that exist under these plants."""
+        return tuple(source for source in self.sources if source.exists_for is None or source.exists_for in plants)
 
 
 DEFAULT = Workspace("Default", is_default=True, color="#A0A0A0")
@@ -254,7 +326,7 @@ TABLETS = Log(
     workspace=FIELD,
     names_workspace=False,
     names_key=False,
-    clock_hours=2,
+    clock_minutes=120,
 )
 STUDIO_APP = Log("studio", "logs/studio/{day}.jsonl.gz", "logs/studio/{day}.jsonl.gz", own_cost=True)
 NOTEBOOKS = Log(
@@ -291,6 +363,8 @@ _SONNET_5_5 = "claude-sonnet-5-5"
 _HAIKU_4_5 = "claude-haiku-4-5-20251001"
 _HAIKU_5_5 = "claude-haiku-5-5"
 _FABLE = "claude-fable-5-1"
+UNLISTED = "claude-harbor-1"
+"""A model that answers and is billed, and that no price book has."""
 
 FALLBACK_MODELS = (_SONNET_4_6, _SONNET_4_5, _HAIKU_4_5, "claude-sonnet-4-20250514", "claude-3-haiku-20240307")
 """What a source uses in a month in which none of its own models is served, in order."""
@@ -364,7 +438,7 @@ SOURCES = (
         us_share=0.1,
         long_share=0.04,
         teams=("search", "ads", "infra", "infra", None),
-        plants=("iterations", "duplicate", "uncharged"),
+        plants=("context_window", "iterations", "duplicate", "uncharged"),
     ),
     Source(
         "default",
@@ -548,6 +622,16 @@ SOURCES = (
     _small("finance", FINANCE, FINANCE_KEY, 0.4, (_OPUS_4_7, 1), (_SONNET_4_6, 1)),
     _small("skunkworks", SKUNKWORKS, SKUNKWORKS_KEY, 0.3, (_FABLE, 1), (_OPUS_5_5, 1)),
     Source(
+        "preview",
+        "gateway",
+        SKUNKWORKS,
+        SKUNKWORKS_KEY,
+        0.2,
+        ((UNLISTED, 1),),
+        teams=("skunkworks",),
+        exists_for="unpriced",
+    ),
+    Source(
         "laptop",
         None,
         SEARCH,
@@ -596,16 +680,6 @@ SOURCES = (
 """Every source of traffic. The shares of those that always exist add up to the scenario's number of requests."""
 
 
-@dataclass(frozen=True)
-class ChargeWithoutRequest:
-    """Something that is billed by the hour and stands in no request log."""
-
-    cost_type: str
-    workspace: Workspace
-    hours_per_day: float
-    description: str
-
-
 CHARGES = (
     ChargeWithoutRequest("code_execution", PLATFORM, 14, "Code Execution Usage"),
     ChargeWithoutRequest("code_execution", RESEARCH, 9, "Code Execution Usage"),
@@ -615,8 +689,69 @@ CHARGES = (
 )
 
 
-def sources(plants: frozenset[str]) -> Iterator[Source]:
-    """The sources that exist under these plants."""
-    for source in SOURCES:
-        if source.exists_for is None or source.exists_for in plants:
-            yield source
+_PLACES: dict[str, Placement] = {
+    "cutoff": Placement("cutoff", variant="submission", seconds=(300, 14_400)),
+    "model": Placement("model", variant="fallback"),
+    "service_tier": Placement("service_tier", days=(17, 24)),
+    "workspace": Placement("workspace", days=(5, 20), value=ADS_RANKING.name),
+    "log_gap": Placement("log_gap", from_hour=13 * 24 + 9),
+    "price_interval": Placement("price_interval"),
+    "cache_inclusive": Placement("cache_inclusive", variant="reads and writes"),
+}
+"""How the example's plants look, where there is more than one way."""
+
+
+def _placed(plant: str, source: Source) -> Placement:
+    place = _PLACES.get(plant, Placement(plant))
+    variant = place.variant
+    if source.log == "notebooks" and plant == "unreported":
+        variant = "bedrock"
+    if source.log == "notebooks" and plant == "duplicate":
+        variant = "gateway"
+    if source is not _PRIORITY_SOURCE and plant == "uncharged":
+        variant = "refused"
+    return replace(place, source=source.name, variant=variant)
+
+
+_PRIORITY_SOURCE = next(source for source in SOURCES if source.key is PRIORITY_KEY)
+
+EXAMPLE = Organization(
+    WORKSPACES,
+    API_KEYS,
+    tuple(LOGS.values()),
+    SOURCES,
+    CHARGES,
+    (
+        *(_placed(plant, source) for source in SOURCES for plant in source.plants),
+        Placement("app_price", log="studio", variant="cache"),
+        Placement("discount", models=(_OPUS_4_8, _OPUS_4_5)),
+        Placement("price_book", models=(_SONNET_5, _SONNET_4_5), meters=(4,), days=(14, 31)),
+    ),
+    one_each=True,
+    spares_steps=True,
+    allocation=(
+        "cost_centers:",
+        '  CC-100: {name: Search, account: "6150-100"}',
+        '  CC-200: {name: Ads, account: "6150-200"}',
+        '  CC-300: {name: Brand and Growth, account: "6150-300"}',
+        '  CC-400: {name: Customer Service, account: "6150-400"}',
+        '  CC-500: {name: Engineering, account: "6150-500"}',
+        '  CC-600: {name: Corporate, account: "6150-600"}',
+        '  CC-700: {name: Research, account: "6150-700"}',
+        "rules:",
+        f"  - {{workspace: {SEARCH.id}, to: CC-100}}",
+        '  - {workspace: "Ads *", to: CC-200, until: MID_MONTH}',
+        '  - {workspace: "Ads *", to: CC-300, from: MID_MONTH}',
+        f"  - workspace: {PLATFORM.id}",
+        "    split_by: label.team",
+        "    to: {search: CC-100, ads: CC-200, infra: CC-500}",
+        "    unlogged: proportional",
+        "  - {workspace: Claude Code, to: CC-500}",
+        f"  - {{workspace: default, api_key: {SCRIPTS_KEY.name}, to: CC-500}}",
+        "  - {tag: cost_center}",
+        "shared:",
+        "  - {name: Document intake, workspace: Document Intake, split: {CC-100: 60, CC-600: 40}}",
+        "  - {name: Default workspace, workspace: default, split: proportional}",
+    ),
+)
+"""The organization of the demo."""

@@ -1,26 +1,46 @@
-"""Plants differences into single requests, and books the value of each."""
+"""Plants differences into single requests, and books the value of each.
 
+What the log says of a request is built up from what was true, one plant after the other against the bridge's order:
+what is found first there was laid on last. So each plant is worth what stands before it less what stands behind it.
+"""
+
+from collections.abc import Callable
 from random import Random
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from reconcile.sandbox.organization import ADS_RANKING, LOGS, PRIORITY_KEY, Workspace
+from reconcile.sandbox.organization import Log, Organization, Placement, Source
 from reconcile.sandbox.plants import Part, Truth, dot
-from reconcile.sandbox.rates import MODELS, SEARCH_PICO_USD, is_served
+from reconcile.sandbox.rates import (
+    MODELS,
+    SEARCH_PICO_USD,
+    WINDOW_TOKENS,
+    Five,
+    fast_factor,
+    is_served,
+    long_over,
+    rates,
+    span_on,
+)
 from reconcile.sandbox.scenario import Scenario
 from reconcile.sandbox.traffic import DAY_MS, Event, Iteration, Request, Touch
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 _HOUR_MS = 3_600_000
-_SERVICE_TIER_DAYS = range(17, 24)  # days of the month, counted from 0
-_WORKSPACE_DAYS = range(5, 20)
-_GAP_DAY = 13
-_GAP_FROM_HOUR = 9
+_MINUTE_MS = 60_000
+_MICRO_USD = 1_000_000
 _REFUSED_FOR_PRIORITY = 0.03  # refusals for each Priority Tier request
-_WHOLE_LOG = frozenset({"stream_sum", "time_zone", "cutoff", "cache_inclusive", "cache_ttl"})
+_WHOLE_LOG = frozenset({"stream_sum", "app_price", "time_zone", "cutoff", "cache_inclusive", "cache_ttl"})
+_SEES_STEPS = frozenset({"duplicate", "price_interval", "app_price"})
+_LOST = ("log_gap", "unlogged", "price_interval")
 _SERVED_INSTEAD = ("claude-opus-5", "claude-opus-4-7", "claude-sonnet-4-5-20250929", "claude-haiku-4-5-20251001")
 _ADVISORS = ("claude-opus-5-5", "claude-opus-4-7", "claude-opus-4-6")
+
+Layer = Callable[[Part], Part]
+
+
+class _Turn(Protocol):
+    """Says whose turn it is."""
+
+    def takes(self) -> bool: ...
 
 
 class _Quota:
@@ -38,260 +58,322 @@ class _Quota:
         return True
 
 
-class Planter:
-    """Touches requests: at most one plant each, the source's first whose turn it is.
+class _Chance:
+    """Takes a share of what passes by, each as it falls."""
 
-    A request whose price does not show in its dimensions (Haiku 5.5 above 100,000 tokens) is left alone by all that
-    move quantities, so that their value is exact; `price_interval` is made of just those.
+    def __init__(self, share: float, random: Random) -> None:
+        self._share = share
+        self._random = random
+
+    def takes(self) -> bool:
+        return self._share >= 1.0 or self._random.random() < self._share
+
+
+class _Work:
+    """A placement at work in one source: how strong, whose turn it is, and its own random numbers."""
+
+    def __init__(self, place: Placement, strength: float, turn: _Turn, random: Random) -> None:
+        self.place = place
+        self.strength = strength
+        self.turn = turn
+        self.random = random
+
+
+_Taking = dict[str, _Work]
+"""The plants whose turn a request is, by name."""
+
+
+class Planter:
+    """Touches requests, and tells the truth about it.
+
+    In an organization with ``one_each`` a request has one plant at most, the source's first whose turn it is. One that
+    spares steps leaves a request alone whose price does not show in its dimensions (Haiku 5.5 above 100,000 tokens);
+    its `price_interval` is made of just those.
     """
 
     def __init__(self, scenario: Scenario, truth: Truth) -> None:
+        organization = scenario.organization
         self._scenario = scenario
         self._truth = truth
-        self._quotas: dict[tuple[str, str], _Quota] = {}
-        self._random = {plant: Random(scenario.random_name("plant", plant)) for plant in sorted(scenario.plants)}
-        self._plants: dict[str, Callable[[Request, Touch], list[Request] | None]] = {
-            "duplicate": self._duplicate,
-            "stream_sum": self._stream_sum,
-            "time_zone": self._time_zone,
-            "cutoff": self._cutoff,
-            "cache_inclusive": self._cache_inclusive,
-            "cache_ttl": self._cache_ttl,
-            "model": self._model,
-            "service_tier": self._service_tier,
-            "inference_geo": self._inference_geo,
-            "speed": self._speed,
-            "workspace": self._workspace,
-            "iterations": self._iterations,
-            "cut_stream": self._cut_stream,
-            "log_gap": self._log_gap,
-            "unlogged": self._unlogged,
-            "unreported": self._unreported,
-            "price_interval": self._price_interval,
-            "uncharged": self._uncharged,
+        self._organization: Organization = organization
+        self._logs = {log.name: log for log in organization.logs}
+        self._work = {
+            source.name: [
+                self._at_work(position, place, source)
+                for position, place in enumerate(organization.placements)
+                if place.plant in scenario.plants and place.concerns(source)
+            ]
+            for source in organization.sources
+            if source.log is not None
         }
-        self._eligible: dict[str, Callable[[Request], bool]] = {
-            "model": lambda request: request.model == _first_choice(request) and self._instead_of(request) is not None,
-            "service_tier": lambda request: request.day - scenario.first_day in _SERVICE_TIER_DAYS,
-            "inference_geo": lambda request: request.geo == "us",
-            "speed": lambda request: request.speed == "fast",
-            "workspace": lambda request: request.day - scenario.first_day in _WORKSPACE_DAYS,
-            "cut_stream": lambda request: request.searches == 0,
-            "log_gap": self._in_gap,
-            "price_interval": lambda request: request.steps_inside_window,
-            "uncharged": lambda request: request.source.key is PRIORITY_KEY or request.model.startswith("claude-opus"),
-            "unreported": lambda request: request.source.log != "notebooks" or not MODELS[request.model].takes_geo,
-            "duplicate": lambda request: request.source.log != "notebooks" or not null_id(request),
+        self._named_keys = {
+            source.key.id
+            for source in organization.sources
+            if source.key is not None and source.log is not None and self._logs[source.log].names_key
         }
+
+    def _at_work(self, position: int, place: Placement, source: Source) -> _Work:
+        plant = place.plant
+        strength = self._scenario.strength(plant) if place.strength is None else place.strength
+        share = 1.0 if plant in {"time_zone", "log_gap"} else strength  # their unit is hours: all of the log
+        if plant == "uncharged" and place.variant == "refused" and place.strength is None:
+            share *= _REFUSED_FOR_PRIORITY
+        random = Random(self._scenario.random_name("plant", position, plant, source.name))
+        turn = _Quota(share) if self._organization.one_each else _Chance(share, random)
+        return _Work(place, strength, turn, random)
+
+    # Whose turn it is
+
+    def _taking(self, request: Request) -> _Taking:
+        taking: _Taking = {}
+        for work in self._work[request.source.name]:
+            plant = work.place.plant
+            has_one = self._organization.one_each and bool(taking.keys() - {"app_price"}) and plant != "app_price"
+            if plant not in taking and not has_one and self._takes(work, request):
+                taking[plant] = work
+        return taking
+
+    def _takes(self, work: _Work, request: Request) -> bool:
+        place = work.place
+        if place.plant not in _WHOLE_LOG and not self._truth.covers(request.day):
+            return False
+        if place.days is not None and not place.days[0] <= request.day - self._scenario.first_day < place.days[1]:
+            return False
+        if place.plant == "log_gap" and self._in_gap(work, request.at) is None:
+            return False
+        if self._organization.spares_steps and request.steps_inside_window and place.plant not in _SEES_STEPS:
+            return False
+        if place.plant == "duplicate" and has_null_id(request, self._log(request)):
+            return False  # such a line is its own request
+        eligible = _ELIGIBLE.get(place.plant)
+        return (eligible is None or eligible(request, place)) and work.turn.takes()
+
+    def _log(self, request: Request) -> Log:
+        return self._logs[request.source.log or ""]
+
+    def _in_gap(self, work: _Work, at: int) -> bool | None:
+        """None outside the gap; else whether the log has no line at all in that hour."""
+        start = self._scenario.first_day * DAY_MS + round(work.place.from_hour * _HOUR_MS)
+        end = start + round(work.strength * _HOUR_MS)
+        if not start <= at < end:
+            return None
+        hour = at // _HOUR_MS * _HOUR_MS
+        return start <= hour and hour + _HOUR_MS <= end
+
+    # One request
 
     def plant(self, request: Request) -> list[Request]:
         """Touch one request; what comes back is logged too, though the provider never saw it."""
         source = request.source
-        if source.exists_for is not None:
+        if source.log is None:
             request.touch = Touch()
             request.touch.logged = False
-            self._truth.move(source.exists_for, _place_of_source(request), (request.part(),), ())
+            self._book_silent(request, source)
             return []
-        if source.log == "studio":
-            self._price_own(request)
-        for plant in source.plants:
-            if self._takes(plant, request):
-                if request.touch is None:
-                    request.touch = Touch()
-                return self._plants[plant](request, request.touch) or []
+        log = self._log(request)
+        taking = self._taking(request)
+        if taking or log.own_cost:
+            touch = request.touch = Touch()
+            self._happen(request, touch, taking)
+            lost = next((plant for plant in _LOST if plant in taking), None)
+            if lost is not None:
+                touch.logged = False
+                self._lose(lost, request, taking[lost])
+                return []
+            ghosts = [self._ghost(request, log, taking)] if "unreported" in taking else []
+            self._say(request, log, touch, taking)
+            return ghosts
+        self._keep(request, log, request.part(), None)
         return []
 
-    def _takes(self, plant: str, request: Request) -> bool:
-        if plant not in self._scenario.plants:
-            return False
-        if plant not in _WHOLE_LOG and not self._truth.covers(request.day):
-            return False
-        if request.steps_inside_window and plant not in {"duplicate", "price_interval"}:
-            return False
-        eligible = self._eligible.get(plant)
-        if eligible is not None and not eligible(request):
-            return False
-        quota = self._quotas.get((plant, request.source.name))
-        if quota is None:
-            quota = self._quotas[plant, request.source.name] = _Quota(self._share(plant, request))
-        return quota.takes()
+    def _book_silent(self, request: Request, source: Source) -> None:
+        place = _place_of_source(request)
+        if source.key is None:
+            self._truth.move("no_key", place, (request.part(),), ())
+        elif source.key.id in self._named_keys:
+            self._truth.move("unlogged", place, (request.part(),), ())
+        else:
+            self._truth.silent(source.workspace.name, place, request.part())
 
-    def _share(self, plant: str, request: Request) -> float:
-        strength = self._scenario.strength(plant)
-        if plant in {"time_zone", "log_gap"}:  # their unit is hours: all of the log
-            return 1.0
-        if plant == "uncharged" and request.source.key is not PRIORITY_KEY:
-            return strength * _REFUSED_FOR_PRIORITY
-        return strength
+    def _lose(self, plant: str, request: Request, work: _Work) -> None:
+        """No line at all. In the first and last hour of a gap the log has lines too: there it is no gap."""
+        is_gap = plant == "log_gap" and self._in_gap(work, request.at)
+        self._truth.move("log_gap" if is_gap else "unlogged", _place(request), _parts(request), ())
+
+    def _keep(self, request: Request, log: Log, part: Part, workspace: str | None) -> None:
+        """Let the truth know what the recorded side holds; ``workspace`` where it is not the request's own."""
+        self._truth.record(workspace or request.source.workspace.name, part, _own_rates(part), names_key=log.names_key)
+
+    # What really happened
+
+    def _happen(self, request: Request, touch: Touch, taking: _Taking) -> None:
+        if "uncharged" in taking:
+            request.charged = False
+            if taking["uncharged"].place.variant == "refused":
+                request.output = request.searches = 0
+                touch.refused = True
+            else:
+                request.tier = "priority"
+        if "model" in taking and taking["model"].place.variant == "fallback":
+            touch.model = request.model  # what was asked for, and what the log will say
+            request.model = _served_instead(request) or request.model
+        if "context_window" in taking:
+            request.calls = _calls(request, taking["context_window"].random)
+        if "iterations" in taking:
+            turn = _turn(request, taking["iterations"].random)
+            touch.iterations = (turn,)
+            self._truth.move("iterations", _place(request), (turn_part(request, turn),), ())
+
+    # What the log says of it
+
+    def _say(self, request: Request, log: Log, touch: Touch, taking: _Taking) -> None:
+        """Build up the line against the bridge's order, and book each plant at what it changes."""
+        parts = _parts(request)
+        if "cut_stream" in taking:
+            output = min(request.output, taking["cut_stream"].random.randint(1, 3))
+            parts = self._lay("cut_stream", request, parts, lambda part: _with_output(part, output))
+        workspace = self._workspace(request, touch, parts, taking)
+        parts = self._speed(request, touch, parts, taking)
+        parts = self._geo(request, touch, parts, taking)
+        if request.calls:
+            whole = (parts[0]._replace(tokens=_summed(parts), window=request.window, searches=request.searches),)
+            self._truth.move("context_window", _place(request), parts, whole)
+            parts = whole
+        parts = self._tier(request, touch, parts, taking)
+        parts = self._model(request, touch, parts, taking)
+        parts = self._ttl(request, touch, parts, taking)
+        parts = self._inclusive(request, parts, taking)
+        parts = self._stamp(request, touch, parts, taking)
+        (part,) = parts
+        touch.tokens = part.tokens
+        self._clean(request, log, touch, part, taking)
+        self._keep(request, log, part, workspace)
+
+    def _lay(
+        self, reason: str, request: Request, parts: tuple[Part, ...], layer: Layer, suffix: str = ""
+    ) -> tuple[Part, ...]:
+        """What the log says after one more plant, booked; as before where no list would have a price for it."""
+        laid = tuple(layer(part) for part in parts)
+        if laid == parts or not all(_is_possible(part) for part in laid):
+            return parts
+        self._truth.move(reason, _place(request) + suffix, parts, laid)
+        return laid
+
+    def _workspace(
+        self, request: Request, touch: Touch, parts: tuple[Part, ...], taking: _Taking
+    ) -> str | None:
+        """The name of the workspace that is recorded, where it is not the request's own; "?" for none."""
+        if "workspace" not in taking:
+            return None
+        self._truth.move("workspace", _place(request), parts, parts)
+        other = taking["workspace"].place.value
+        if other is None:
+            touch.hides |= {"workspace_id"}
+            return "?"
+        touch.workspace = self._organization.workspace(other)
+        return other
+
+    def _speed(self, request: Request, touch: Touch, parts: tuple[Part, ...], taking: _Taking) -> tuple[Part, ...]:
+        if "speed" not in taking:
+            return parts
+        speed = taking["speed"].place.value or "standard"
+        laid = self._lay("speed", request, parts, lambda part: part._replace(speed=speed))
+        if laid != parts:
+            touch.speed = speed
+        return laid
+
+    def _geo(self, request: Request, touch: Touch, parts: tuple[Part, ...], taking: _Taking) -> tuple[Part, ...]:
+        if "inference_geo" not in taking:
+            return parts
+        said = taking["inference_geo"].place.value
+        geo = said or request.source.workspace.default_geo
+        laid = self._lay("inference_geo", request, parts, lambda part: part._replace(geo=geo))
+        if laid != parts:
+            touch.geo = said
+            touch.hides |= set() if said else {"inference_geo"}
+        return laid
+
+    def _tier(self, request: Request, touch: Touch, parts: tuple[Part, ...], taking: _Taking) -> tuple[Part, ...]:
+        if "service_tier" not in taking:
+            return parts
+        said = taking["service_tier"].place.value
+        laid = self._lay("service_tier", request, parts, lambda part: part._replace(tier=said or "standard"))
+        if laid != parts:
+            touch.tier = said
+            touch.hides |= set() if said else {"service_tier"}
+        return laid
+
+    def _model(self, request: Request, touch: Touch, parts: tuple[Part, ...], taking: _Taking) -> tuple[Part, ...]:
+        said = touch.model
+        touch.model = None
+        if "model" in taking:
+            said = said or taking["model"].place.value
+        if said is None:
+            return parts
+        laid = self._lay("model", request, parts, lambda part: part._replace(model=said), f" model={said}")
+        if laid != parts:
+            touch.model = said
+        return laid
+
+    def _ttl(self, request: Request, touch: Touch, parts: tuple[Part, ...], taking: _Taking) -> tuple[Part, ...]:
+        if "cache_ttl" not in taking:
+            return parts
+        exchanged = taking["cache_ttl"].place.variant == "exchanged"
+        if not exchanged:
+            touch.hides |= {"split"}
+        return self._lay("cache_ttl", request, parts, lambda part: _other_lifetime(part, exchanged))
+
+    def _inclusive(self, request: Request, parts: tuple[Part, ...], taking: _Taking) -> tuple[Part, ...]:
+        if "cache_inclusive" not in taking:
+            return parts
+        writes_too = taking["cache_inclusive"].place.variant == "reads and writes"
+        return self._lay("cache_inclusive", request, parts, lambda part: _inclusive(part, writes_too))
+
+    def _stamp(self, request: Request, touch: Touch, parts: tuple[Part, ...], taking: _Taking) -> tuple[Part, ...]:
+        """When the line says that it was: earlier or later than the provider counts, by a clock that is off."""
+        at = request.at
+        for plant in ("cutoff", "time_zone"):
+            if plant in taking:
+                stamped = at + _off_by(taking[plant])
+                laid = self._lay(plant, request, parts, lambda part, at=stamped: part._replace(day=at // DAY_MS))  # type: ignore[misc]
+                if laid != parts or stamped // DAY_MS == parts[0].day:
+                    parts, at, touch.at = laid, stamped, stamped
+                    touch.naive = plant == "time_zone"
+        return parts
 
     # Cleaning: valued at the dollars that were logged
 
-    def _price_own(self, request: Request) -> None:
-        """The application writes its own cost; under `app_price` with reads and 1-hour writes at wrong rates."""
-        value = request.value()
-        cost = value
-        if "app_price" in self._scenario.plants and self._own_price_quota().takes():
-            uncached, write_5m, _, _, output = request.rates()
-            cost = dot(request.tokens, (uncached, write_5m, write_5m, uncached // 10, output))
-            cost += request.searches * SEARCH_PICO_USD
-        request.touch = Touch()
-        request.touch.cost_pico = cost
-        if cost != value and self._truth.covers(request.day):
-            self._truth.add("app_price", "log=studio", 1, None, value - cost)
-
-    def _own_price_quota(self) -> _Quota:
-        return self._quotas.setdefault(("app_price", "studio"), _Quota(self._scenario.strength("app_price")))
-
-    def _duplicate(self, request: Request, touch: Touch) -> None:
-        touch.copies = 1
-        logged = request.value() if touch.cost_pico is None else touch.cost_pico
-        place = "log=notebooks log=gateway" if request.source.log == "notebooks" else f"log={request.source.log}"
-        self._truth.add("duplicate", place, 1, -sum(request.tokens), -logged)
-
-    def _stream_sum(self, request: Request, touch: Touch) -> None:
-        """Both events are lines: what their plain sum has too much is taken away."""
-        touch.events = self._events(request, is_cut=False)
-        if self._truth.covers(request.day):
-            rates = request.rates()
-            logged = sum(dot(event.tokens(), rates) for event in touch.events)
-            logged += sum(event.searches for event in touch.events) * SEARCH_PICO_USD
+    def _clean(self, request: Request, log: Log, touch: Touch, part: Part, taking: _Taking) -> None:
+        own = _own_rates(part)
+        recorded = logged = dot(part.tokens, own) + part.searches * SEARCH_PICO_USD
+        inside = self._truth.covers(part.day)
+        streams = next((plant for plant in ("cut_stream", "stream_sum") if plant in taking), None)
+        if streams is not None:
+            touch.events = _events(request, touch, part, taking[streams].random, is_cut=streams == "cut_stream")
+            logged = sum(dot(event.tokens(), own) + event.searches * SEARCH_PICO_USD for event in touch.events)
             tokens = sum(sum(event.tokens()) for event in touch.events)
-            self._truth.add(
-                "stream_sum",
-                f"log={request.source.log}",
-                1,
-                sum(request.tokens) - tokens,
-                request.value() - logged,
-            )
+            if inside and streams == "stream_sum":
+                place = f"log={log.name}"
+                self._truth.add("stream_sum", place, 1, sum(part.tokens) - tokens, recorded - logged)
+            return
+        if log.own_cost:
+            if "app_price" in taking:
+                logged = _own_cost(part, taking["app_price"].place.variant)
+            touch.cost_pico = logged
+            if inside and logged != recorded:
+                self._truth.add("app_price", f"log={log.name}", 1, None, recorded - logged)
+        if "duplicate" in taking and inside:
+            touch.copies = 1
+            touch.copy_log = taking["duplicate"].place.variant or None
+            place = f"log={log.name}" + (f" log={touch.copy_log}" if touch.copy_log else "")
+            self._truth.add("duplicate", place, 1, -sum(part.tokens), -logged)
 
-    def _events(self, request: Request, *, is_cut: bool) -> tuple[Event, ...]:
-        random = self._random["cut_stream" if is_cut else "stream_sum"]
-        midnight = request.day * DAY_MS
-        started = max(midnight, request.at - random.randint(400, 40_000))
-        uncached = request.uncached
-        if request.searches:  # the results of a search are input that the start does not know
-            uncached = max(1, uncached // random.randint(2, 5))
-        first = (uncached, request.write_5m, request.write_1h, request.read)
-        start = Event(started, True, first, min(request.output, random.randint(1, 3)), 0)
-        if is_cut:
-            return (start,)
-        whole = (request.uncached, request.write_5m, request.write_1h, request.read)
-        counters = whole if request.searches or random.random() < 0.7 else (None, None, None, None)
-        last = Event(request.at, False, counters, request.output, request.searches)
-        if request.output > 400 and random.random() < 0.2 and request.at - started > 10:
-            middle = Event((started + request.at) // 2, False, (None, None, None, None), request.output // 2, 0)
-            return start, middle, last
-        return start, last
+    # Lines that the provider knows nothing of
 
-    # Quantities in another cell
-
-    def _time_zone(self, request: Request, touch: Touch) -> None:
-        hours = round(self._scenario.strength("time_zone"))
-        logged_at = request.at + hours * _HOUR_MS
-        if is_served(request.model, logged_at // DAY_MS):
-            touch.at = logged_at
-            self._shift(request, logged_at, "time_zone")
-
-    def _cutoff(self, request: Request, touch: Touch) -> None:
-        submitted = request.at - self._random["cutoff"].randint(5 * 60_000, 4 * _HOUR_MS)
-        if not is_served(request.model, submitted // DAY_MS):
-            submitted = request.day * DAY_MS
-        touch.at = submitted
-        self._shift(request, submitted, "cutoff")
-
-    def _shift(self, request: Request, logged_at: int, plant: str) -> None:
-        logged_day = logged_at // DAY_MS
-        if logged_day != request.day:
-            part = request.part()
-            self._truth.move(plant, _place(request), (part,), (part._replace(day=logged_day),))
-
-    def _cache_inclusive(self, request: Request, touch: Touch) -> None:
-        touch.inclusive = True
-        part = request.part()
-        cached = request.prompt - request.uncached
-        if cached:
-            recorded = (request.prompt, *part.tokens[1:])
-            self._move("cache_inclusive", request, part._replace(tokens=recorded))
-
-    def _cache_ttl(self, request: Request, touch: Touch) -> None:
-        touch.hides = "split"
-        if request.write_1h:
-            part = request.part()
-            uncached, write_5m, write_1h, read, output = part.tokens
-            self._move("cache_ttl", request, part._replace(tokens=(uncached, write_5m + write_1h, 0, read, output)))
-
-    def _instead_of(self, request: Request) -> str | None:
-        takes_geo = MODELS[request.model].takes_geo
-        for model in _SERVED_INSTEAD:
-            if model != request.model and MODELS[model].takes_geo == takes_geo and is_served(model, request.day):
-                return model
-        return None
-
-    def _model(self, request: Request, touch: Touch) -> None:
-        requested = touch.model = request.model
-        served = self._instead_of(request)
-        if served is None:
-            raise ValueError(f"nothing is served instead of {requested}")
-        request.model = served
-        self._move("model", request, request.part()._replace(model=requested), f" model={requested}")
-
-    def _service_tier(self, request: Request, touch: Touch) -> None:
-        touch.hides = "service_tier"
-        self._move("service_tier", request, request.part()._replace(tier="standard"))
-
-    def _inference_geo(self, request: Request, touch: Touch) -> None:
-        touch.hides = "inference_geo"
-        self._move("inference_geo", request, request.part()._replace(geo=request.source.workspace.default_geo))
-
-    def _speed(self, request: Request, touch: Touch) -> None:
-        touch.hides = "speed"
-        self._move("speed", request, request.part()._replace(speed="standard"))
-
-    def _workspace(self, request: Request, touch: Touch) -> None:
-        touch.workspace_id = ADS_RANKING.id
-        self._move("workspace", request, request.part())
-
-    # Quantities on one side only
-
-    def _iterations(self, request: Request, touch: Touch) -> None:
-        random = self._random["iterations"]
-        advisor = next((model for model in _ADVISORS if is_served(model, request.day)), None)
-        if advisor is None or random.random() < 0.75:
-            turn = Iteration("compaction", request.model, random.randint(20_000, 90_000), random.randint(800, 4000))
-        else:
-            turn = Iteration("advisor_message", advisor, random.randint(2_000, 12_000), random.randint(200, 900))
-        touch.iterations = (turn,)
-        self._truth.move("iterations", _place(request), (request.part(), turn_part(request, turn)), (request.part(),))
-
-    def _cut_stream(self, request: Request, touch: Touch) -> None:
-        touch.events = self._events(request, is_cut=True)
-        output = touch.events[0].output
-        part = request.part()
-        self._move("cut_stream", request, part._replace(tokens=(*part.tokens[:4], output)))
-
-    def _in_gap(self, request: Request) -> bool:
-        start = (self._scenario.first_day + _GAP_DAY) * DAY_MS + _GAP_FROM_HOUR * _HOUR_MS
-        return start <= request.at < start + round(self._scenario.strength("log_gap") * _HOUR_MS)
-
-    def _log_gap(self, request: Request, touch: Touch) -> None:
-        touch.logged = False
-        self._truth.move("log_gap", _place(request), (request.part(),), ())
-
-    def _unlogged(self, request: Request, touch: Touch) -> None:
-        touch.logged = False
-        self._truth.move("unlogged", _place(request), (request.part(),), ())
-
-    def _price_interval(self, request: Request, touch: Touch) -> None:
-        """A lost line whose tokens cost more than its cell's lower price: the rest is the interval."""
-        touch.logged = False
-        part = request.part()
-        self._truth.move("unlogged", _place(request), (part,), ())
-        rest = request.value() - part.value()
-        self._truth.add("price_interval", _place(request), 1, sum(part.tokens), rest)
-
-    def _unreported(self, request: Request, _: Touch) -> list[Request]:
-        """The request is fine; a line follows it that the provider knows nothing of."""
-        random = self._random["unreported"]
+    def _ghost(self, request: Request, log: Log, taking: _Taking) -> Request:
+        """A line that follows a request, with what is wrong in all of its log's lines."""
+        work = taking["unreported"]
+        random = work.random
         uncached, write_5m, write_1h, read, output = request.tokens
         ghost = Request(
             request.source,
@@ -305,31 +387,25 @@ class Planter:
             0,
             request.team,
         )
-        ghost.touch = Touch()
-        if request.source.log == "notebooks":
-            ghost.touch.bedrock = True
+        touch = ghost.touch = Touch()
+        if work.place.variant == "bedrock":
+            touch.bedrock = True
             ghost.id = f"{random.getrandbits(32):08x}-5a1e-4c0d-9e77-{random.getrandbits(48):012x}"
-        else:
-            ghost.touch.status = 529
-        self._truth.move("unreported", _place(request), (), (ghost.part(),))
-        return [ghost]
-
-    # Quantities without a charge
-
-    def _uncharged(self, request: Request, touch: Touch) -> None:
-        if request.source.key is PRIORITY_KEY:
-            request.tier = "priority"
-            kind = "tier=priority"
-        else:
-            request.output = 0
-            request.searches = 0
-            touch.refused = True
-            kind = "refused"
-        request.charged = False
-        self._truth.add("uncharged", f"{_place(request)} {kind}", 1, sum(request.tokens), -request.value())
-
-    def _move(self, plant: str, request: Request, recorded: Part, suffix: str = "") -> None:
-        self._truth.move(plant, _place(request) + suffix, (request.part(),), (recorded,))
+        elif work.place.variant != "plain":
+            touch.status = 529
+        parts: tuple[Part, ...] = (ghost.part(),)
+        if "cache_ttl" in taking:  # no report tells of a request that it does not hold which lifetime was meant
+            exchanged = taking["cache_ttl"].place.variant == "exchanged"
+            touch.hides |= set() if exchanged else {"split"}
+            parts = (_other_lifetime(parts[0], exchanged),)
+        self._truth.move("unreported", _place(request), (), parts)
+        parts = self._inclusive(ghost, parts, taking)
+        clock = {plant: taking[plant] for plant in ("time_zone",) if plant in taking}
+        (part,) = self._stamp(ghost, touch, parts, clock)
+        touch.tokens = part.tokens
+        self._clean(ghost, log, touch, part, {})
+        self._keep(ghost, log, part, None)
+        return ghost
 
 
 def turn_part(request: Request, turn: Iteration) -> Part:
@@ -339,24 +415,174 @@ def turn_part(request: Request, turn: Iteration) -> Part:
     return Part(request.day, turn.model, request.tier, "0-200k", geo, request.speed, tokens, 0)
 
 
+def _parts(request: Request) -> tuple[Part, ...]:
+    return tuple(part for _, part in request.calls) or (request.part(),)
+
+
+def _turn(request: Request, random: Random) -> Iteration:
+    advisor = next((model for model in _ADVISORS if is_served(model, request.day)), None)
+    can_be_fast = request.speed == "standard" or (advisor is not None and fast_factor(advisor, request.day) > 0)
+    if advisor is None or not can_be_fast or random.random() < 0.75:
+        return Iteration("compaction", request.model, random.randint(20_000, 90_000), random.randint(800, 4000))
+    return Iteration("advisor_message", advisor, random.randint(2_000, 12_000), random.randint(200, 900))
+
+
+def _calls(request: Request, random: Random) -> tuple[tuple[int, Part], ...]:
+    """The calls of a run that the application logs on one line: none of them was long."""
+    count = request.prompt // 120_000 + random.randint(1, 3)
+    hour = request.at // _HOUR_MS * _HOUR_MS
+    whole = request.part()
+    calls = []
+    for call in range(count):
+        at = max(hour, request.at - (count - 1 - call) * random.randint(5_000, 60_000))
+        uncached, write_5m, write_1h, read, output = (
+            quantity // count + (call < quantity % count) for quantity in request.tokens
+        )
+        searches = request.searches if call == 0 else 0
+        tokens = (uncached, write_5m, write_1h, read, output)
+        calls.append((at, whole._replace(tokens=tokens, window="0-200k", searches=searches)))
+    return tuple(calls)
+
+
+def _summed(parts: tuple[Part, ...]) -> Five:
+    uncached, write_5m, write_1h, read, output = (sum(meter) for meter in zip(*(p.tokens for p in parts), strict=True))
+    return uncached, write_5m, write_1h, read, output
+
+
+def _with_output(part: Part, output: int) -> Part:
+    return part._replace(tokens=(*part.tokens[:4], output))
+
+
+def _other_lifetime(part: Part, exchanged: bool) -> Part:
+    uncached, write_5m, write_1h, read, output = part.tokens
+    writes = (write_1h, write_5m) if exchanged else (write_5m + write_1h, 0)
+    return part._replace(tokens=(uncached, *writes, read, output))
+
+
+def _inclusive(part: Part, writes_too: bool) -> Part:
+    uncached, write_5m, write_1h, read, output = part.tokens
+    tokens = (uncached + read + (write_5m + write_1h if writes_too else 0), write_5m, write_1h, read, output)
+    window = "200k-1M" if sum(tokens[:4]) > WINDOW_TOKENS else "0-200k"
+    return part._replace(tokens=tokens, window=window)
+
+
+def _off_by(work: _Work) -> int:
+    """Milliseconds that a stamp is later than the provider counts."""
+    if work.place.plant == "time_zone":
+        return round(work.strength * 60) * _MINUTE_MS
+    earliest, latest = sorted(-seconds * 1000 for seconds in work.place.seconds)
+    return work.random.randint(earliest, latest)
+
+
+def _events(request: Request, touch: Touch, part: Part, random: Random, *, is_cut: bool) -> tuple[Event, ...]:
+    """What a captured stream shows: usage at its start, and cumulative at its end."""
+    at = request.at if touch.at is None else touch.at
+    started = max(at // DAY_MS * DAY_MS, at - random.randint(400, 40_000))
+    uncached, write_5m, write_1h, read, output = part.tokens
+    early = uncached
+    if part.searches:  # the results of a search are input that the start does not know
+        early = max(1, uncached // random.randint(2, 5))
+    first = min(output, random.randint(1, 3))
+    start = Event(started, True, (early, write_5m, write_1h, read), output if is_cut else first, 0)
+    if is_cut:
+        return (start,)
+    nothing = (None, None, None, None)
+    counters = (uncached, write_5m, write_1h, read) if part.searches or random.random() < 0.7 else nothing
+    last = Event(at, False, counters, output, part.searches)
+    if output > 400 and random.random() < 0.2 and at - started > 10:
+        return start, Event((started + at) // 2, False, nothing, output // 2, 0), last
+    return start, last
+
+
+def _own_rates(part: Part) -> Five:
+    """The rates that the book has for a line as it was logged."""
+    if not MODELS[part.model].listed:
+        return 0, 0, 0, 0, 0
+    is_long = 0 < long_over(part.model, part.day) < sum(part.tokens[:4])
+    return rates(part.model, part.day, part.tier, part.geo, part.speed, is_long)
+
+
+def _own_cost(part: Part, variant: str) -> int:
+    """What an application takes a request to cost that has its prices wrong."""
+    listed = _own_rates(part)
+    uncached, write_5m, write_1h, read, output = listed
+    wrong = {
+        "cache": (uncached, write_5m, write_5m, uncached // 10, output),
+        "hour": (uncached, write_5m, write_5m, read, output),
+        "read": (uncached, write_5m, write_1h, uncached, output),
+        "batch": _own_rates(part._replace(tier="standard")),
+        "geo": _own_rates(part._replace(geo="global")) if part.geo == "us" else listed,
+        "fast": _own_rates(part._replace(speed="standard")),
+        "old": (uncached * 5 // 4, write_5m * 5 // 4, write_1h * 5 // 4, read * 5 // 4, output * 5 // 4),
+    }.get(variant, listed)
+    cost = dot(part.tokens, wrong) + part.searches * SEARCH_PICO_USD
+    return cost // _MICRO_USD * _MICRO_USD if variant == "rounded" else cost
+
+
+def _is_possible(part: Part) -> bool:
+    """Whether such a request could have been made: what nobody could have logged is not planted."""
+    if span_on(part.model, part.day) is None or MODELS[part.model].takes_geo != (part.geo != "not_available"):
+        return False
+    if part.speed == "standard":
+        return True
+    return part.tier == "standard" and part.window == "0-200k" and fast_factor(part.model, part.day) > 0
+
+
 def _first_choice(request: Request) -> str:
     """The model that the source would rather have: of those served on the day the first."""
     models = (model for model, _ in request.source.models if is_served(model, request.day))
     return next(models, request.model)
 
 
-def null_id(request: Request) -> bool:
+def _served_instead(request: Request) -> str | None:
+    takes_geo = MODELS[request.model].takes_geo
+    for model in _SERVED_INSTEAD:
+        if model != request.model and MODELS[model].takes_geo == takes_geo and is_served(model, request.day):
+            return model
+    return None
+
+
+def _can_have_other_model(request: Request, place: Placement) -> bool:
+    if place.variant == "fallback":
+        return (
+            request.model == _first_choice(request)
+            and _served_instead(request) is not None
+            and (request.speed == "standard" or fast_factor(_served_instead(request) or "", request.day) > 0)
+        )
+    return request.model != place.value and (not place.models or request.model in place.models)
+
+
+def _can_be_unreported(request: Request, place: Placement) -> bool:
+    return MODELS[request.model].listed and (place.variant != "bedrock" or not MODELS[request.model].takes_geo)
+
+
+_ELIGIBLE: dict[str, Callable[[Request, Placement], bool]] = {
+    "model": _can_have_other_model,
+    "context_window": lambda request, _: (
+        request.window == "200k-1M" and long_over(request.model, request.day) in {0, WINDOW_TOKENS}
+    ),
+    "inference_geo": lambda request, place: request.geo not in {"not_available", place.value},
+    "speed": lambda request, place: request.speed != (place.value or "standard"),
+    "cut_stream": lambda request, _: request.searches == 0,
+    "price_interval": lambda request, _: request.steps_inside_window,
+    "uncharged": lambda request, place: (
+        request.speed == "standard" and (place.variant != "refused" or request.model.startswith("claude-opus"))
+    ),
+    "unreported": _can_be_unreported,
+}
+
+
+def has_null_id(request: Request, log: Log) -> bool:
     """Whether the line's request id is null, in logs that lose some."""
-    log = LOGS[request.source.log] if request.source.log else None
-    return log is not None and log.nulls_ids and request.id[-1] in "01234"
+    return log.nulls_ids and request.id[-1] in "01234"
 
 
-def _name_of(workspace: Workspace) -> str:
-    return "default" if workspace.is_default else workspace.id
+def _name_of(source: Source) -> str:
+    return "default" if source.workspace.is_default else source.workspace.id
 
 
 def _place(request: Request) -> str:
-    return f"log={request.source.log} workspace_id={_name_of(request.source.workspace)}"
+    return f"log={request.source.log} workspace_id={_name_of(request.source)}"
 
 
 def _place_of_source(request: Request) -> str:
@@ -370,4 +596,4 @@ def _place_of_source(request: Request) -> str:
         if source.service_account
         else " console"
     )
-    return f"workspace_id={_name_of(source.workspace)}{who}"
+    return f"workspace_id={_name_of(source)}{who}"

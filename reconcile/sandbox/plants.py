@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import NamedTuple
 
-from reconcile.sandbox.rates import SEARCH_PICO_USD, Five, cell_rates
+from reconcile.sandbox.rates import MODELS, SEARCH_PICO_USD, Five, cell_rates
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,12 @@ PLANTS = {
     "stream_sum": Plant("a log holds every stream's events, whose usage is cumulative", 1.0, "share of streams"),
     "app_price": Plant("an application prices reads and 1-hour writes wrongly", 1.0, "share of lines"),
     "time_zone": Plant("a log's clock is ahead of UTC and does not say so", 2, "hours, negative for behind"),
-    "cutoff": Plant("batch items are stamped at submission, counted when done", 1.0, "share of items"),
+    "cutoff": Plant("requests are stamped at submission, counted when done", 1.0, "share of items"),
     "cache_inclusive": Plant("a log's input counts cached tokens too", 1.0, "share of lines"),
     "cache_ttl": Plant("a log does not split cache writes by lifetime", 1.0, "share of lines"),
     "model": Plant("a log holds the requested model, a fallback answered", 0.12, "share of lines"),
     "service_tier": Plant("a batch runner forgets the tier for some days", 1.0, "share of lines on those days"),
+    "context_window": Plant("a log sums up the calls of a run on one line", 0.5, "share of lines above 200,000 tokens"),
     "inference_geo": Plant("a log forgets that requests ran in the US", 1.0, "share of US lines"),
     "speed": Plant("a log forgets that requests ran in fast mode", 1.0, "share of fast lines"),
     "workspace": Plant("a stale table books a key's lines on another workspace", 0.5, "share of lines on those days"),
@@ -47,6 +48,7 @@ PLANTS = {
     "uncharged": Plant(
         "Priority Tier and refusals have no cost lines", 0.7, "share of a key's traffic on Priority Tier"
     ),
+    "unpriced": Plant("a model answers that no price book has", 1.0, "times its usual traffic"),
     "code_execution": Plant("container hours are billed", 1.0, "times their usual hours"),
     "session_usage": Plant("managed agents' session hours are billed", 1.0, "times their usual hours"),
 }
@@ -100,13 +102,24 @@ def usd(pico_usd: int) -> str:
     return format(Decimal(pico_usd).scaleb(-12).normalize(), "f") if pico_usd else "0"
 
 
+Cell = tuple[int, str, str, str, str, str, str]
+"""Day, the workspace's name, model, tier, window, geo, speed: a cell of the ledger but for its meter."""
+
+
 class Truth:
-    """Sums what was planted, by reason and place, over the period's complete days."""
+    """Sums what was planted, by reason and place, over the period's complete days.
+
+    It also keeps what the recorded side holds as far as the value of others hangs on it: how much of each
+    workspace's tokens stand on lines that name their key, and what requests were recorded above their cell's price.
+    """
 
     def __init__(self, first_day: int, until_day: int) -> None:
         self._first_day = first_day
         self._until_day = until_day
         self._entries: dict[tuple[str, str], list[int | None]] = {}
+        self._silent: dict[tuple[str | None, str], list[int]] = {}
+        self._named: dict[str | None, list[int]] = {}
+        self.excess: dict[Cell, list[int]] = {}
 
     def covers(self, day: int) -> bool:
         """Whether a day is one of the period's complete ones."""
@@ -132,8 +145,36 @@ class Truth:
         if requests:
             self.add(reason, place, requests, quantity, pico_usd)
 
+    def silent(self, workspace: str | None, place: str, part: Part) -> None:
+        """Book a request of a key that no line names: which reason it is depends on what the other lines name."""
+        if self.covers(part.day):
+            entry = self._silent.setdefault((workspace, place), [0, 0, 0])
+            entry[0] += 1
+            entry[1] += sum(part.tokens)
+            entry[2] += part.value()
+
+    def record(self, workspace: str | None, part: Part, own_rates: Five, *, names_key: bool) -> None:
+        """Keep what a kept line holds, at its own rates. ``workspace`` is None where the log does not know it."""
+        if not self.covers(part.day):
+            return
+        named = self._named.setdefault(workspace, [0, 0])
+        tokens = sum(part.tokens)
+        named[0] += tokens
+        named[1] += tokens if names_key else 0
+        lower = cell_rates(part.model, part.day, part.tier, part.window, part.geo, part.speed)
+        if own_rates != lower and MODELS[part.model].listed:
+            cell = (part.day, workspace or "", part.model, part.tier, part.window, part.geo, part.speed)
+            excess = self.excess.setdefault(cell, [0] * 5)
+            for meter in range(5):
+                excess[meter] += part.tokens[meter] * (own_rates[meter] - lower[meter])
+
     def planted(self) -> tuple[Planted, ...]:
         """Everything, in the bridge's order, places by name."""
+        for (workspace, place), (requests, quantity, pico_usd) in self._silent.items():
+            recorded, named = self._named.get(workspace, (0, 0))
+            reason = "unlogged_key" if 100 * named >= 95 * recorded else "unlogged"
+            self.add(reason, place, requests, quantity, pico_usd)
+        self._silent.clear()
         order = {reason: position for position, reason in enumerate(PLANTS)}
         return tuple(
             Planted(reason, place, requests or 0, quantity, usd(pico_usd or 0))

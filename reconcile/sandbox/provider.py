@@ -5,15 +5,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
 
-from reconcile.sandbox.organization import CHARGES
 from reconcile.sandbox.planting import turn_part
-from reconcile.sandbox.plants import Truth
+from reconcile.sandbox.plants import Cell, Part, Truth
 from reconcile.sandbox.rates import (
     CODE_EXECUTION_CENTS_PER_HOUR,
     METERS,
     MODELS,
     SEARCH_PICO_USD,
     SESSION_CENTS_PER_HOUR,
+    Five,
+    cell_rates,
     is_served,
     rates,
 )
@@ -23,9 +24,7 @@ from reconcile.sandbox.traffic import DAY_MS, Request
 _PICO_PER_CENT = 10_000_000_000
 _MINUTE_MS = 60_000
 _WIDTH = 9  # minute of the day, dimensions, five tokens, searches, requests
-_DISCOUNTED = ("claude-opus-4-8", "claude-opus-4-5-20251101")
-_RAISED = ("claude-sonnet-5", "claude-sonnet-4-5-20250929")
-_RAISED_FROM_DAY = 14
+_PRICE_PLANTS = ("discount", "price_book")
 
 
 @dataclass(frozen=True)
@@ -71,6 +70,28 @@ def cents(pico_usd: int) -> str:
     return f"{whole}.{fraction:010d}".rstrip("0").rstrip(".") if fraction else f"{whole}"
 
 
+class _Usage:
+    """What was used and charged in one cell, by meter; ``lower`` are the cell's rates in a price list."""
+
+    def __init__(self, workspace_id: str | None, day: int, place: tuple[str, str, str, str, str]) -> None:
+        self.workspace_id = workspace_id
+        self.place = place
+        self.lower: Five = cell_rates(place[0], day, *place[1:])
+        self.used = [0] * 5
+        self.charged = [0] * 5
+        self.charged_usd = [0] * 5
+        self.requests = 0
+
+    def count(self, counters: list[int], rated: Five, *, is_charged: bool) -> None:
+        """Add usage at its rates."""
+        self.requests += counters[6]
+        for meter in range(5):
+            self.used[meter] += counters[meter]
+            if is_charged:
+                self.charged[meter] += counters[meter]
+                self.charged_usd[meter] += counters[meter] * rated[meter]
+
+
 class Provider:
     """Counts requests as they are done and bills them at its own rates."""
 
@@ -81,20 +102,24 @@ class Provider:
         self._columns: dict[int, array[int]] = {}
         self._hours: dict[int, tuple[dict[int, list[int]], ...]] = {}
         self.dimensions: list[Dimensions] = []
+        self._prices = [
+            (placement, next((model for model in placement.models if is_served(model, scenario.first_day)), None))
+            for placement in scenario.organization.placements
+            if placement.plant in _PRICE_PLANTS and placement.plant in scenario.plants
+        ]
 
     def count(self, request: Request) -> None:
         """Count a request, and the turns inside it, in the minute in which it was done."""
-        self._add(
-            request, request.model, request.window, request.geo, request.is_long, (*request.tokens, request.searches, 1)
-        )
+        if request.calls:
+            for at, part in request.calls:
+                self._add(request, part, False, 1, at)
+        else:
+            self._add(request, request.part(), request.is_long, 1, request.at)
         if request.touch is not None and request.touch.iterations:
             for turn in request.touch.iterations:
-                part = turn_part(request, turn)
-                self._add(request, part.model, part.window, part.geo, False, (*part.tokens, 0, 0))
+                self._add(request, turn_part(request, turn), False, 0, request.at)
 
-    def _add(  # noqa: PLR0917 - a cell's dimensions, in their order
-        self, request: Request, model: str, window: str, geo: str, is_long: bool, counters: Counters
-    ) -> None:
+    def _add(self, request: Request, part: Part, is_long: bool, requests: int, at: int) -> None:
         source = request.source
         key = source.key.id if source.key is not None else None
         dimensions = (
@@ -102,11 +127,11 @@ class Provider:
             key,
             source.account,
             source.service_account,
-            model,
-            request.tier,
-            window,
-            geo,
-            request.speed,
+            part.model,
+            part.tier,
+            part.window,
+            part.geo,
+            part.speed,
             is_long,
             request.charged,
         )
@@ -114,11 +139,11 @@ class Provider:
         if index is None:
             index = self._index[dimensions] = len(self.dimensions)
             self.dimensions.append(Dimensions(*dimensions))
-        day, rest = divmod(request.at, DAY_MS)
+        day, rest = divmod(at, DAY_MS)
         column = self._columns.get(day)
         if column is None:
             column = self._columns[day] = array("q")
-        column.extend((rest // _MINUTE_MS, index, *counters))
+        column.extend((rest // _MINUTE_MS, index, *part.tokens, part.searches, requests))
 
     def hour(self, day: int, hour: int) -> dict[int, list[int]]:
         """The counters of one hour by the index of their dimensions."""
@@ -145,30 +170,26 @@ class Provider:
         return {day: self._bill_day(day) for day in range(self._scenario.first_day - 1, until)}
 
     def _bill_day(self, day: int) -> list[CostLine]:
-        tokens: dict[tuple[str | None, str, str, str, str, str, int], int] = {}
+        cells: dict[Cell, _Usage] = {}
         searches: dict[str | None, int] = {}
+        names = {workspace.reported_id: workspace.name for workspace in self._scenario.organization.workspaces}
         for hour in range(24):
             for index, counters in self.hour(day, hour).items():
                 dims = self.dimensions[index]
-                if not dims.is_charged:
-                    continue
+                place = (dims.model, dims.service_tier, dims.context_window, dims.inference_geo, dims.speed)
+                cell = (day, names[dims.workspace_id], *place)
+                usage = cells.get(cell)
+                if usage is None:
+                    usage = cells[cell] = _Usage(dims.workspace_id, day, place)
                 rated = rates(dims.model, day, dims.service_tier, dims.inference_geo, dims.speed, dims.is_long)
-                for meter in range(5):
-                    if counters[meter]:
-                        place = (
-                            dims.workspace_id,
-                            dims.model,
-                            dims.service_tier,
-                            dims.context_window,
-                            dims.inference_geo,
-                            dims.speed,
-                            meter,
-                        )
-                        listed = counters[meter] * rated[meter]
-                        tokens[place] = tokens.get(place, 0) + self._billed(day, dims, meter, counters, listed)
-                if counters[5]:
+                usage.count(counters, rated, is_charged=dims.is_charged)
+                if counters[5] and dims.is_charged:
                     searches[dims.workspace_id] = searches.get(dims.workspace_id, 0) + counters[5]
-        lines = [self._token_line(day, place, pico_usd) for place, pico_usd in tokens.items()]
+        lines = [line for cell, usage in cells.items() for line in self._bill_cell(day, cell, usage)]
+        if self._truth.covers(day):
+            for cell, excess in self._truth.excess.items():
+                if cell[0] == day and cell not in cells:  # recorded above its price, and nothing reported beside it
+                    self._truth.add("price_interval", f"model={cell[2]}", 0, None, -sum(excess))
         lines += [
             CostLine(day, workspace_id, "Web Search Usage", "web_search", count * SEARCH_PICO_USD)
             for workspace_id, count in searches.items()
@@ -179,52 +200,83 @@ class Provider:
             key=lambda line: (line.workspace_id or "", line.description, line.context_window or "", line.model or ""),
         )
 
-    def _billed(self, day: int, dims: Dimensions, meter: int, counters: list[int], listed: int) -> int:
-        """What is billed for a quantity that is worth ``listed`` pico-dollars; books where it is not the list price."""
-        place = f"model={dims.model}"
-        thousandths = 1000
-        reason = ""
-        if "discount" in self._scenario.plants and dims.model == self._first_served(_DISCOUNTED):
-            reason = "discount"
-            thousandths -= round(self._scenario.strength("discount") * 1000)
-        elif (
-            "price_book" in self._scenario.plants
-            and dims.model == self._first_served(_RAISED)
-            and meter == 4
-            and day >= self._scenario.first_day + _RAISED_FROM_DAY
+    def _bill_cell(self, day: int, cell: Cell, usage: "_Usage") -> list[CostLine]:
+        """A cell's lines: what was charged at the provider's rates; books what the list would not have billed."""
+        model, tier, window, geo, speed = usage.place
+        lines = []
+        for meter in range(5):
+            if not usage.used[meter]:
+                continue
+            listed = usage.charged_usd[meter]
+            discount = self._factor("discount", day, model, meter)
+            raised = self._factor("price_book", day, model, meter)
+            billed = listed * discount * raised // 1_000_000
+            if usage.charged[meter]:
+                lines.append(
+                    CostLine(
+                        day,
+                        usage.workspace_id,
+                        describe(model, tier, window, geo, speed, meter),
+                        "tokens",
+                        billed,
+                        model,
+                        METERS[meter],
+                        tier,
+                        window,
+                        geo,
+                    )
+                )
+            if self._truth.covers(day):
+                self._book(cell, usage, meter, billed, discount, raised)
+        return lines
+
+    def _book(  # noqa: PLR0917 - a cell, its meter and what was billed for it
+        self, cell: Cell, usage: "_Usage", meter: int, billed: int, discount: int, raised: int
+    ) -> None:
+        """Where billed differs from reported, in the bridge's order, each on what those before it leave."""
+        add = self._truth.add
+        model = cell[2]
+        place = f"model={model}"
+        requests = usage.requests if meter == 4 else 0
+        if not MODELS[model].listed:
+            add("unpriced", place, requests, usage.used[meter], billed)
+            return
+        excess = self._truth.excess.get(cell)
+        reported = usage.used[meter] * usage.lower[meter] + (excess[meter] if excess else 0)
+        left = billed - reported
+        if not usage.charged[meter]:
+            kind = "tier=priority" if cell[3] == "priority" else "refused"
+            if left:
+                add("uncharged", f"workspace_id={usage.workspace_id or 'default'} {kind}", requests, usage.used[meter], left)
+            return
+        for reason, taken in (
+            ("discount", reported * discount // 1000 - reported),
+            ("price_book", reported * discount * raised // 1_000_000 - reported * discount // 1000),
+            ("uncharged", -((usage.used[meter] - usage.charged[meter]) * usage.lower[meter] * discount * raised // 1_000_000)),
         ):
-            reason = "price_book"
-            place += " meter=output_tokens"
-            thousandths += round(self._scenario.strength("price_book") * 1000)
-        if not reason:
-            return listed
-        billed = listed * thousandths // 1000
-        if self._truth.covers(day):
-            requests = counters[6] if meter == 4 else 0
-            self._truth.add(reason, place, requests, counters[meter], billed - listed)
-        return billed
+            if taken:
+                where = f"{place} meter={METERS[meter]}" if reason == "price_book" else place
+                quantity = usage.used[meter] - (usage.charged[meter] if reason == "uncharged" else 0)
+                add(reason, where, requests, quantity, taken)
+                left -= taken
+        if left:
+            add("price_interval", place, requests, usage.used[meter], left)
 
-    def _first_served(self, models: tuple[str, ...]) -> str | None:
-        return next((model for model in models if is_served(model, self._scenario.first_day)), None)
-
-    def _token_line(self, day: int, place: tuple[str | None, str, str, str, str, str, int], pico_usd: int) -> CostLine:
-        workspace_id, model, tier, window, geo, speed, meter = place
-        return CostLine(
-            day,
-            workspace_id,
-            describe(model, tier, window, geo, speed, meter),
-            "tokens",
-            pico_usd,
-            model,
-            METERS[meter],
-            tier,
-            window,
-            geo,
-        )
+    def _factor(self, plant: str, day: int, model: str, meter: int) -> int:
+        """What a price is multiplied by, in thousandths."""
+        month_day = day - self._scenario.first_day
+        for placement, priced in self._prices:
+            if placement.plant != plant or meter not in placement.meters or priced != model:
+                continue
+            if placement.days is None or placement.days[0] <= month_day < placement.days[1]:
+                strength = placement.strength
+                off = round((self._scenario.strength(plant) if strength is None else strength) * 1000)
+                return 1000 - off if plant == "discount" else 1000 + off
+        return 1000
 
     def _charges(self, day: int) -> list[CostLine]:
         lines = []
-        for charge in CHARGES:
+        for charge in self._scenario.organization.charges:
             if charge.cost_type not in self._scenario.plants:
                 continue
             random = Random(self._scenario.random_name(charge.cost_type, charge.workspace.name, day))

@@ -64,13 +64,17 @@ class Span:
 
 @dataclass(frozen=True)
 class Model:
-    """A model: its name in the reports, its name in the bill's descriptions, whether it takes `inference_geo`."""
+    """A model: its name in the reports, its name in the bill's descriptions, whether it takes `inference_geo`.
+
+    One that is not ``listed`` stands in no price list: it is invented, and billed all the same.
+    """
 
     name: str
     title: str
     takes_geo: bool
     spans: tuple[Span, ...]
     fast: tuple[tuple[int, int, int], ...] = ()
+    listed: bool = True
 
 
 _OPEN = date(2100, 1, 1)
@@ -184,6 +188,7 @@ _TABLE = (
         False,
         (_span("0.25 0.30 0.50 0.03 1.25", date(2024, 3, 13), date(2026, 4, 20)),),
     ),
+    Model("claude-harbor-1", "Claude Harbor 1", True, (_span("7 8.75 14 0.70 35", date(2025, 10, 1)),), listed=False),
 )
 
 MODELS = {model.name: model for model in _TABLE}
@@ -237,6 +242,10 @@ def rates(model: str, day: int, tier: str, geo: str, speed: str, is_long: bool) 
 
 
 def cell_rates(model: str, day: int, tier: str, window: str, geo: str, speed: str) -> Five:  # noqa: PLR0917 - a cell's dimensions, in their order
-    """The rates of a cell of the reports; the lower ones where a step lies inside its window."""
+    """The list's rates of a cell of the reports: the lower ones where a step lies inside its window, 0 where no list
+    has the model.
+    """
+    if not MODELS[model].listed:
+        return 0, 0, 0, 0, 0
     step = long_over(model, day)
     return rates(model, day, tier, geo, speed, bool(step) and window == "200k-1M")

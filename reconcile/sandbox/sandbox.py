@@ -5,9 +5,8 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from reconcile.sandbox import organization
 from reconcile.sandbox.logs import LogBook
-from reconcile.sandbox.organization import ADMIN_KEY, LOGS, NAME, ORGANIZATION_ID
+from reconcile.sandbox.organization import ADMIN_KEY, NAME, ORGANIZATION_ID
 from reconcile.sandbox.planting import Planter
 from reconcile.sandbox.plants import Planted, Truth
 from reconcile.sandbox.provider import CostLine, Provider
@@ -30,17 +29,19 @@ class Sandbox:
 
     @classmethod
     def build(cls, scenario: Scenario) -> "Sandbox":
-        """Simulate the month and the day on either side of it; nothing happens after the sandbox's clock."""
+        """Simulate the month and the days on either side of it; nothing happens after the sandbox's clock."""
         truth = Truth(
             scenario.first_day, scenario.first_day if scenario.through_day is None else scenario.through_day + 1
         )
-        sources = tuple(organization.sources(scenario.plants))
+        organization = scenario.organization
+        sources = organization.active_sources(scenario.plants)
         traffic = Traffic(scenario, sources)
         planter = Planter(scenario, truth)
         provider = Provider(scenario, truth)
-        book = LogBook(bad_lines=scenario.bad_lines)
+        book = LogBook(organization, bad_lines=scenario.bad_lines)
         files: dict[str, bytes] = {}
-        for day in range(scenario.first_day - 1, min(scenario.end_day, scenario.today) + 1):
+        margin = organization.margin_days
+        for day in range(scenario.first_day - margin, min(scenario.end_day + margin - 1, scenario.today) + 1):
             for source in sources:
                 for request in traffic.day(source, day):
                     if request.at >= scenario.clock_ms:
@@ -95,7 +96,7 @@ class Sandbox:
             "  settle_hours: 24",
             "request_logs:",
         ]
-        for log in LOGS.values():
+        for log in self.scenario.organization.logs:
             lines += [
                 f"  - name: {log.name}",
                 "    format: requests",
@@ -113,28 +114,7 @@ class Sandbox:
             "accepted: []",
             "invoices: []",
             "allocation:",
-            "  cost_centers:",
-            '    CC-100: {name: Search, account: "6150-100"}',
-            '    CC-200: {name: Ads, account: "6150-200"}',
-            '    CC-300: {name: Brand and Growth, account: "6150-300"}',
-            '    CC-400: {name: Customer Service, account: "6150-400"}',
-            '    CC-500: {name: Engineering, account: "6150-500"}',
-            '    CC-600: {name: Corporate, account: "6150-600"}',
-            '    CC-700: {name: Research, account: "6150-700"}',
-            "  rules:",
-            f"    - {{workspace: {organization.SEARCH.id}, to: CC-100}}",
-            f'    - {{workspace: "Ads *", to: CC-200, until: {turn_on}}}',
-            f'    - {{workspace: "Ads *", to: CC-300, from: {turn_on}}}',
-            f"    - workspace: {organization.PLATFORM.id}",
-            "      split_by: label.team",
-            "      to: {search: CC-100, ads: CC-200, infra: CC-500}",
-            "      unlogged: proportional",
-            "    - {workspace: Claude Code, to: CC-500}",
-            f"    - {{workspace: default, api_key: {organization.SCRIPTS_KEY.name}, to: CC-500}}",
-            "    - {tag: cost_center}",
-            "  shared:",
-            "    - {name: Document intake, workspace: Document Intake, split: {CC-100: 60, CC-600: 40}}",
-            "    - {name: Default workspace, workspace: default, split: proportional}",
+            *(f"  {line}".replace("MID_MONTH", f"{turn_on}") for line in self.scenario.organization.allocation),
             'schedule: {day: 3, time: "06:00", time_zone: UTC}',
         ]
         return "\n".join(lines) + "\n"

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 from reconcile.errors import ConfigError
 from reconcile.period import Period
+from reconcile.sandbox.organization import EXAMPLE, Organization
 from reconcile.sandbox.plants import PLANTS
 from reconcile.sandbox.rates import day_number
 
@@ -31,6 +32,7 @@ class Scenario:
     intensity: Mapping[str, float] = field(default_factory=dict)
     speed_field: bool = True
     bad_lines: bool = False
+    organization: Organization = field(default=EXAMPLE, repr=False)
 
     def __post_init__(self) -> None:
         if unknown := sorted((set(self.plants) | set(self.intensity)) - set(PLANTS)):

@@ -15,11 +15,9 @@ from urllib.parse import parse_qsl, urlsplit
 
 from reconcile.sandbox.organization import (
     ADMIN_KEY,
-    API_KEYS,
     NAME,
     ORGANIZATION_ID,
     USERS,
-    WORKSPACES,
     ApiKey,
     Workspace,
     tagged_id,
@@ -244,7 +242,7 @@ class _Api:
         prefix, _, tail = path.rpartition("/")
         if prefix == "/v1/organizations/workspaces":
             _Parameters(pairs, ())
-            for workspace in WORKSPACES:
+            for workspace in self._scenario.organization.workspaces:
                 if workspace.id == tail:
                     return self._workspace(workspace)
         raise _Refusal(404, "not_found_error", "The requested resource could not be found.")
@@ -318,7 +316,7 @@ class _Api:
             raise _invalid(f"ids: got {len(ids)}, at most 100")
         rows = [
             self._workspace(workspace)
-            for workspace in WORKSPACES
+            for workspace in self._scenario.organization.workspaces
             if (not ids or workspace.id in ids)
             and (not workspace.is_default or parameters.flag("include_default"))
             and (self._archived_at(workspace) is None or parameters.flag("include_archived"))
@@ -332,7 +330,7 @@ class _Api:
         return f"{day_date(day)}T00:00:00Z" if day * _DAY_MINUTES <= self._now else None
 
     def _workspace(self, workspace: Workspace) -> dict[str, Any]:
-        position = WORKSPACES.index(workspace)
+        position = self._scenario.organization.workspaces.index(workspace)
         return {
             "id": workspace.id,
             "type": "workspace",
@@ -360,7 +358,7 @@ class _Api:
         user_id = parameters.one("created_by_user_id")
         rows = [
             _api_key(key, version)
-            for key in API_KEYS
+            for key in self._scenario.organization.api_keys
             if (status is None or key.status == status)
             and (workspace_id is None or (key.workspace is not None and key.workspace.id == workspace_id))
             and (user_id is None or (key.created_by is not None and USERS[key.created_by] == user_id))

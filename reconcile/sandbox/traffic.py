@@ -6,7 +6,7 @@ from math import exp, log
 from random import Random
 
 from reconcile.errors import ConfigError
-from reconcile.sandbox.organization import FALLBACK_MODELS, Source
+from reconcile.sandbox.organization import FALLBACK_MODELS, Source, Workspace
 from reconcile.sandbox.plants import Part, dot
 from reconcile.sandbox.rates import (
     MODELS,
@@ -38,32 +38,42 @@ _WEEKEND = {"office": 0.18, "consumer": 1.15, "night": 0.8, "always": 0.9}
 
 
 class Touch:
-    """What a plant changes in how one request is logged."""
+    """How one request is logged, where that is not as it was."""
 
     __slots__ = (
         "at",
         "bedrock",
         "copies",
+        "copy_log",
         "cost_pico",
         "events",
+        "geo",
         "hides",
-        "inclusive",
         "iterations",
         "logged",
         "model",
+        "naive",
         "refused",
+        "speed",
         "status",
-        "workspace_id",
+        "tier",
+        "tokens",
+        "workspace",
     )
 
     def __init__(self) -> None:
         self.logged = True
         self.at: int | None = None  # what the line says, if not when it was done
+        self.naive = False  # the line's time has no offset
         self.model: str | None = None
-        self.workspace_id: str | None = None
-        self.hides: str = ""  # a field of usage that the line lacks
-        self.inclusive = False
+        self.workspace: Workspace | None = None
+        self.tier: str | None = None
+        self.geo: str | None = None
+        self.speed: str | None = None
+        self.tokens: Five | None = None
+        self.hides: frozenset[str] = frozenset()  # fields that the line lacks
         self.copies = 0
+        self.copy_log: str | None = None  # where the copy stands, if not beside it
         self.cost_pico: int | None = None
         self.events: tuple[Event, ...] = ()
         self.iterations: tuple[Iteration, ...] = ()
@@ -106,6 +116,7 @@ class Request:
 
     __slots__ = (
         "at",
+        "calls",
         "charged",
         "geo",
         "id",
@@ -147,6 +158,7 @@ class Request:
         self.searches = searches
         self.team = team
         self.charged = True
+        self.calls: tuple[tuple[int, Part], ...] = ()  # what the provider counts instead, with the time of each
         self.touch: Touch | None = None
 
     @property
