@@ -9,11 +9,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import httpx
 
-from reconcile import ledger, load, pull, run
+from reconcile import explain, ledger, load, pull, run
 from reconcile.config import load_config
 from reconcile.prices import PriceBook
 from reconcile.sandbox import Sandbox
@@ -84,6 +85,22 @@ def explained(sandbox: Sandbox, folder: Path) -> Iterator[duckdb.DuckDBPyConnect
         yield connection
 
 
+def untied(planted: Mapping[str, Decimal], bridge: list[Mapping[str, Any]]) -> list[str]:
+    """The totals of the bridge to which what was planted does not lead from the total before: none if truth is exact."""
+    found = []
+    before: Decimal | None = None
+    sum_usd = NOTHING
+    leads_to = {reason: total for reason, total, _ in explain.REASONS}
+    for row in bridge:
+        if row["kind"] != "total":
+            continue
+        sum_usd = sum((amount for reason, amount in planted.items() if leads_to[reason] == row["reason"]), NOTHING)
+        if before is not None and before + sum_usd != row["running_usd"]:
+            found.append(f"{row['reason']} is {row['running_usd']}, planted lead to {before + sum_usd}")
+        before = row["running_usd"]
+    return found
+
+
 def score(sandbox: Sandbox) -> Score:
     """Run the stages and compare."""
     began = time.perf_counter()
@@ -92,9 +109,13 @@ def score(sandbox: Sandbox) -> Score:
     for entry in sandbox.truth:
         planted[entry.reason] += Decimal(entry.amount_usd)
         places[entry.reason, entry.place] += Decimal(entry.amount_usd)
-    with tempfile.TemporaryDirectory(dir=os.environ.get("SCORE_DIR")) as folder, explained(sandbox, Path(folder)) as connection:
+    with (
+        tempfile.TemporaryDirectory(dir=os.environ.get("SCORE_DIR")) as folder,
+        explained(sandbox, Path(folder)) as connection,
+    ):
         bridge = ledger.rows(connection, "select * from report.bridge order by position")
         (billed_usd,) = (row["running_usd"] for row in bridge if row["reason"] == "billed")
+        assert not untied(planted, bridge), untied(planted, bridge)
         findings = connection.execute("select count(*) from report.discrepancy").fetchall()[0][0]
         shifts = dict(connection.execute("select log, minutes from explained.shift order by log").fetchall())
     return Score(

@@ -4,5 +4,6 @@ from reconcile.sandbox.plants import PLANTS, Planted
 from reconcile.sandbox.sandbox import Sandbox
 from reconcile.sandbox.scenario import Scenario
 from reconcile.sandbox.server import Fault, Faults, Received, Server
+from reconcile.sandbox.variety import Variety, drawn
 
-__all__ = ["PLANTS", "Fault", "Faults", "Planted", "Received", "Sandbox", "Scenario", "Server"]
+__all__ = ["PLANTS", "Fault", "Faults", "Planted", "Received", "Sandbox", "Scenario", "Server", "Variety", "drawn"]

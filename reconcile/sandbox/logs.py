@@ -21,7 +21,7 @@ class LogBook:
     def __init__(self, organization: Organization, *, bad_lines: bool) -> None:
         self._bad_lines = bad_lines
         self._logs = {log.name: log for log in organization.logs}
-        self._lines: dict[str, list[tuple[int, str]]] = {log.name: [] for log in organization.logs}
+        self._lines: dict[str, dict[int, list[tuple[int, str]]]] = {log.name: {} for log in organization.logs}
 
     def write(self, request: Request) -> None:
         """Log a request as its application does."""
@@ -29,33 +29,32 @@ class LogBook:
         if not touch.logged or request.source.log is None:
             return
         log = self._logs[request.source.log]
-        lines = self._lines[log.name]
         if touch.events:
             for event in touch.events:
-                lines.append((event.at, _event_line(log, request, touch, event)))
+                self._add(log, event.at, touch, _event_line(log, request, touch, event))
             return
         at = request.at if touch.at is None else touch.at
         line = _line(log, request, touch, _timestamp(log, at, touch))
-        lines.append((request.at, line))
+        self._add(log, request.at, touch, line)
         if touch.copies:
             self._copy(log, request, touch, at, line)
+
+    def _add(self, log: Log, at: int, touch: Touch, line: str) -> None:
+        """Put a line where it was written: when the request was done, or when its result was fetched."""
+        written_at = max(at, touch.fetched_at or 0)
+        self._lines[log.name].setdefault(written_at // DAY_MS, []).append((written_at, line))
 
     def _copy(self, log: Log, request: Request, touch: Touch, at: int, line: str) -> None:
         """The same request once more: as it stands, or as another log saw it a moment later."""
         later = min(at + 300, (at // DAY_MS + 1) * DAY_MS - 1)
-        if touch.copy_log is not None:
-            other = self._logs[touch.copy_log]
-            self._lines[other.name].append((later, _line(other, request, touch, instant(later))))
-        else:
-            self._lines[log.name].append((later, line))
+        other = self._logs[touch.copy_log or log.name]
+        self._add(other, later, touch, line if other is log else _line(other, request, touch, instant(later)))
 
     def files(self, day: int) -> dict[str, bytes]:
-        """The day's files by path, and begin the next day. Every log has a file for every day."""
+        """A day's files by path, once nothing of it is to come. Every log has a file for every day."""
         written = {}
-        for name, lines in self._lines.items():
-            log = self._logs[name]
-            lines.sort()
-            texts = [line for _, line in lines]
+        for log in self._logs.values():
+            texts = [line for _, line in sorted(self._lines[log.name].pop(day, []))]
             if self._bad_lines and log is next(iter(self._logs.values())) and texts and day % 7 == 0:
                 texts.insert(len(texts) // 2, texts[len(texts) // 2][: len(texts[0]) // 2])
             text = "\n".join(texts) + "\n" if texts else ""
@@ -63,7 +62,6 @@ class LogBook:
             path = log.file.format(day=on, month=on[:7])
             body = text.encode()
             written[path] = gzip.compress(body, 4, mtime=0) if path.endswith(".gz") else body
-            lines.clear()
         return written
 
 
@@ -134,15 +132,17 @@ def _line(log: Log, request: Request, touch: Touch, timestamp: str) -> str:
 def _split(touch: Touch, write_5m: int, write_1h: int) -> str:
     if "split" in touch.hides:
         return ""
-    return (
-        f'"cache_creation": {{"ephemeral_5m_input_tokens": {write_5m}, "ephemeral_1h_input_tokens": {write_1h}}}, '
-    )
+    return f'"cache_creation": {{"ephemeral_5m_input_tokens": {write_5m}, "ephemeral_1h_input_tokens": {write_1h}}}, '
 
 
 def _dimensions(log: Log, request: Request, touch: Touch) -> str:
     """Tier, geography and speed, as far as the line has them."""
     tier = "" if "service_tier" in touch.hides else f', "service_tier": "{touch.tier or request.tier}"'
-    geo = f', "inference_geo": "{touch.geo or request.geo}"' if log.names_geo and "inference_geo" not in touch.hides else ""
+    geo = (
+        f', "inference_geo": "{touch.geo or request.geo}"'
+        if log.names_geo and "inference_geo" not in touch.hides
+        else ""
+    )
     said = touch.speed or request.speed
     speed = "" if said == "standard" else f', "speed": "{said}"'
     return f"{tier}{geo}{speed}"

@@ -9,7 +9,7 @@ from random import Random
 from typing import Protocol
 
 from reconcile.sandbox.organization import Log, Organization, Placement, Source
-from reconcile.sandbox.plants import Part, Truth, dot
+from reconcile.sandbox.plants import PLANTS, Part, Truth, dot
 from reconcile.sandbox.rates import (
     MODELS,
     SEARCH_PICO_USD,
@@ -30,6 +30,20 @@ _MICRO_USD = 1_000_000
 _REFUSED_FOR_PRIORITY = 0.03  # refusals for each Priority Tier request
 _WHOLE_LOG = frozenset({"stream_sum", "app_price", "time_zone", "cutoff", "cache_inclusive", "cache_ttl"})
 _SEES_STEPS = frozenset({"duplicate", "price_interval", "app_price"})
+_MOVES = frozenset(
+    {
+        "time_zone",
+        "cutoff",
+        "cache_inclusive",
+        "cache_ttl",
+        "model",
+        "service_tier",
+        "context_window",
+        "inference_geo",
+        "speed",
+        "workspace",
+    }
+)
 _LOST = ("log_gap", "unlogged", "price_interval")
 _SERVED_INSTEAD = ("claude-opus-5", "claude-opus-4-7", "claude-sonnet-4-5-20250929", "claude-haiku-4-5-20251001")
 _ADVISORS = ("claude-opus-5-5", "claude-opus-4-7", "claude-opus-4-6")
@@ -200,9 +214,18 @@ class Planter:
         is_gap = plant == "log_gap" and self._in_gap(work, request.at)
         self._truth.move("log_gap" if is_gap else "unlogged", _place(request), _parts(request), ())
 
-    def _keep(self, request: Request, log: Log, part: Part, workspace: str | None) -> None:
-        """Let the truth know what the recorded side holds; ``workspace`` where it is not the request's own."""
-        self._truth.record(workspace or request.source.workspace.name, part, _own_rates(part), names_key=log.names_key)
+    def _keep(self, request: Request, log: Log, part: Part, workspace: str | None, moved: str = "") -> None:
+        """Let the truth know what the recorded side holds; ``workspace`` where it is not the request's own.
+
+        ``moved`` is the plant that brought it into its cell last.
+        """
+        self._truth.record(
+            workspace or request.source.workspace.name,
+            part,
+            _own_rates(part),
+            names_key=log.names_key,
+            moved=(moved or "unreported", _place(request)),
+        )
 
     # What really happened
 
@@ -247,7 +270,8 @@ class Planter:
         (part,) = parts
         touch.tokens = part.tokens
         self._clean(request, log, touch, part, taking)
-        self._keep(request, log, part, workspace)
+        first = next((plant for plant in PLANTS if plant in taking and plant in _MOVES), "")
+        self._keep(request, log, part, workspace, first)
 
     def _lay(
         self, reason: str, request: Request, parts: tuple[Part, ...], layer: Layer, suffix: str = ""
@@ -259,9 +283,7 @@ class Planter:
         self._truth.move(reason, _place(request) + suffix, parts, laid)
         return laid
 
-    def _workspace(
-        self, request: Request, touch: Touch, parts: tuple[Part, ...], taking: _Taking
-    ) -> str | None:
+    def _workspace(self, request: Request, touch: Touch, parts: tuple[Part, ...], taking: _Taking) -> str | None:
         """The name of the workspace that is recorded, where it is not the request's own; "?" for none."""
         if "workspace" not in taking:
             return None
@@ -334,7 +356,9 @@ class Planter:
         at = request.at
         for plant in ("cutoff", "time_zone"):
             if plant in taking:
-                stamped = at + _off_by(taking[plant])
+                stamped = at + _off_by(taking[plant], at)
+                if plant == "cutoff" and stamped > at:
+                    touch.fetched_at = stamped
                 laid = self._lay(plant, request, parts, lambda part, at=stamped: part._replace(day=at // DAY_MS))  # type: ignore[misc]
                 if laid != parts or stamped // DAY_MS == parts[0].day:
                     parts, at, touch.at = laid, stamped, stamped
@@ -466,12 +490,16 @@ def _inclusive(part: Part, writes_too: bool) -> Part:
     return part._replace(tokens=tokens, window=window)
 
 
-def _off_by(work: _Work) -> int:
+def _off_by(work: _Work, at: int) -> int:
     """Milliseconds that a stamp is later than the provider counts."""
-    if work.place.plant == "time_zone":
+    place = work.place
+    if place.plant == "time_zone":
         return round(work.strength * 60) * _MINUTE_MS
-    earliest, latest = sorted(-seconds * 1000 for seconds in work.place.seconds)
-    return work.random.randint(earliest, latest)
+    if place.variant == "fetched":  # at the next full interval, all that was done until then
+        every, within = (seconds * 1000 for seconds in place.seconds)
+        return every - at % every + work.random.randint(0, within)
+    shortest, longest = (seconds * 1000 for seconds in place.seconds)
+    return -shortest - int((longest - shortest) * work.random.random() ** 3)  # most are done soon
 
 
 def _events(request: Request, touch: Touch, part: Part, random: Random, *, is_cut: bool) -> tuple[Event, ...]:

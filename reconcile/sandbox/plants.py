@@ -117,9 +117,9 @@ class Truth:
         self._first_day = first_day
         self._until_day = until_day
         self._entries: dict[tuple[str, str], list[int | None]] = {}
-        self._silent: dict[tuple[str | None, str], list[int]] = {}
-        self._named: dict[str | None, list[int]] = {}
-        self.excess: dict[Cell, list[int]] = {}
+        self._silent: dict[tuple[str, str], list[int]] = {}
+        self._named: dict[str, list[int]] = {}
+        self.excess: dict[Cell, dict[tuple[str, str], list[int]]] = {}
 
     def covers(self, day: int) -> bool:
         """Whether a day is one of the period's complete ones."""
@@ -145,7 +145,7 @@ class Truth:
         if requests:
             self.add(reason, place, requests, quantity, pico_usd)
 
-    def silent(self, workspace: str | None, place: str, part: Part) -> None:
+    def silent(self, workspace: str, place: str, part: Part) -> None:
         """Book a request of a key that no line names: which reason it is depends on what the other lines name."""
         if self.covers(part.day):
             entry = self._silent.setdefault((workspace, place), [0, 0, 0])
@@ -153,8 +153,11 @@ class Truth:
             entry[1] += sum(part.tokens)
             entry[2] += part.value()
 
-    def record(self, workspace: str | None, part: Part, own_rates: Five, *, names_key: bool) -> None:
-        """Keep what a kept line holds, at its own rates. ``workspace`` is None where the log does not know it."""
+    def record(self, workspace: str, part: Part, own_rates: Five, *, names_key: bool, moved: tuple[str, str]) -> None:
+        """Keep what a kept line holds, at its own rates, in a workspace by name ("?" where the log does not know it).
+
+        ``moved`` is what brought it into its cell, reason and place, in case that nothing is reported there.
+        """
         if not self.covers(part.day):
             return
         named = self._named.setdefault(workspace, [0, 0])
@@ -163,8 +166,8 @@ class Truth:
         named[1] += tokens if names_key else 0
         lower = cell_rates(part.model, part.day, part.tier, part.window, part.geo, part.speed)
         if own_rates != lower and MODELS[part.model].listed:
-            cell = (part.day, workspace or "", part.model, part.tier, part.window, part.geo, part.speed)
-            excess = self.excess.setdefault(cell, [0] * 5)
+            cell = (part.day, workspace, part.model, part.tier, part.window, part.geo, part.speed)
+            excess = self.excess.setdefault(cell, {}).setdefault(moved, [0] * 5)
             for meter in range(5):
                 excess[meter] += part.tokens[meter] * (own_rates[meter] - lower[meter])
 

@@ -187,9 +187,7 @@ class Provider:
                     searches[dims.workspace_id] = searches.get(dims.workspace_id, 0) + counters[5]
         lines = [line for cell, usage in cells.items() for line in self._bill_cell(day, cell, usage)]
         if self._truth.covers(day):
-            for cell, excess in self._truth.excess.items():
-                if cell[0] == day and cell not in cells:  # recorded above its price, and nothing reported beside it
-                    self._truth.add("price_interval", f"model={cell[2]}", 0, None, -sum(excess))
+            self._book_unreported(day, cells)
         lines += [
             CostLine(day, workspace_id, "Web Search Usage", "web_search", count * SEARCH_PICO_USD)
             for workspace_id, count in searches.items()
@@ -199,6 +197,15 @@ class Provider:
             lines,
             key=lambda line: (line.workspace_id or "", line.description, line.context_window or "", line.model or ""),
         )
+
+    def _book_unreported(self, day: int, cells: dict[Cell, "_Usage"]) -> None:
+        """What was recorded above its cell's price where nothing is reported: it goes with what brought it there."""
+        for cell, causes in self._truth.excess.items():
+            usage = cells.get(cell)
+            for (reason, place), excess in causes.items() if cell[0] == day else ():
+                lost = sum(excess[meter] for meter in range(5) if usage is None or not usage.used[meter])
+                if lost:
+                    self._truth.add(reason, place, 0, 0, -lost)
 
     def _bill_cell(self, day: int, cell: Cell, usage: "_Usage") -> list[CostLine]:
         """A cell's lines: what was charged at the provider's rates; books what the list would not have billed."""
@@ -241,18 +248,27 @@ class Provider:
         if not MODELS[model].listed:
             add("unpriced", place, requests, usage.used[meter], billed)
             return
-        excess = self._truth.excess.get(cell)
-        reported = usage.used[meter] * usage.lower[meter] + (excess[meter] if excess else 0)
+        excess = sum(found[meter] for found in self._truth.excess.get(cell, {}).values())
+        reported = usage.used[meter] * usage.lower[meter] + excess
         left = billed - reported
         if not usage.charged[meter]:
             kind = "tier=priority" if cell[3] == "priority" else "refused"
             if left:
-                add("uncharged", f"workspace_id={usage.workspace_id or 'default'} {kind}", requests, usage.used[meter], left)
+                add(
+                    "uncharged",
+                    f"workspace_id={usage.workspace_id or 'default'} {kind}",
+                    requests,
+                    usage.used[meter],
+                    left,
+                )
             return
         for reason, taken in (
             ("discount", reported * discount // 1000 - reported),
             ("price_book", reported * discount * raised // 1_000_000 - reported * discount // 1000),
-            ("uncharged", -((usage.used[meter] - usage.charged[meter]) * usage.lower[meter] * discount * raised // 1_000_000)),
+            (
+                "uncharged",
+                -((usage.used[meter] - usage.charged[meter]) * usage.lower[meter] * discount * raised // 1_000_000),
+            ),
         ):
             if taken:
                 where = f"{place} meter={METERS[meter]}" if reason == "price_book" else place

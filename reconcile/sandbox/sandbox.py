@@ -41,7 +41,8 @@ class Sandbox:
         book = LogBook(organization, bad_lines=scenario.bad_lines)
         files: dict[str, bytes] = {}
         margin = organization.margin_days
-        for day in range(scenario.first_day - margin, min(scenario.end_day + margin - 1, scenario.today) + 1):
+        last_day = min(scenario.end_day + margin - 1, scenario.today)
+        for day in range(scenario.first_day - margin, last_day + 1):
             for source in sources:
                 for request in traffic.day(source, day):
                     if request.at >= scenario.clock_ms:

@@ -47,6 +47,7 @@ class Touch:
         "copy_log",
         "cost_pico",
         "events",
+        "fetched_at",
         "geo",
         "hides",
         "iterations",
@@ -64,6 +65,7 @@ class Touch:
     def __init__(self) -> None:
         self.logged = True
         self.at: int | None = None  # what the line says, if not when it was done
+        self.fetched_at: int | None = None  # when the line was written, if later
         self.naive = False  # the line's time has no offset
         self.model: str | None = None
         self.workspace: Workspace | None = None
