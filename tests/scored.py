@@ -86,7 +86,7 @@ def explained(sandbox: Sandbox, folder: Path) -> Iterator[duckdb.DuckDBPyConnect
 
 
 def untied(planted: Mapping[str, Decimal], bridge: list[Mapping[str, Any]]) -> list[str]:
-    """The totals of the bridge to which what was planted does not lead from the total before: none if truth is exact."""
+    """The totals of the bridge to which the truth does not lead from the total before: none where it is exact."""
     found = []
     before: Decimal | None = None
     sum_usd = NOTHING
@@ -119,7 +119,7 @@ def score(sandbox: Sandbox) -> Score:
         findings = connection.execute("select count(*) from report.discrepancy").fetchall()[0][0]
         shifts = dict(connection.execute("select log, minutes from explained.shift order by log").fetchall())
     return Score(
-        planted={reason: amount for reason, amount in planted.items()},
+        planted=dict(planted),
         found={row["reason"]: row["amount_usd"] for row in bridge if row["kind"] == "step"},
         planted_absolute_usd=sum((abs(amount_usd) for amount_usd in planted.values()), NOTHING),
         billed_usd=billed_usd,

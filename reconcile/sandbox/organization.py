@@ -134,8 +134,9 @@ class Placement:
     ``strength`` is in the plant's unit, None for the scenario's own. ``days`` are days of the month counted from 0, the
     second one exclusive. ``variant`` chooses among the shapes of a plant, ``value`` is what the log says instead (a
     model, a tier, a workspace's name). ``models`` are those of price plants: the first that is served in the month;
-    ``meters`` which of its prices. ``seconds`` is how much earlier than the provider counts a log stamps, from and to,
-    and of the variant `fetched`, which stamps later: how often results are fetched, and within which time; ``from_hour`` is the hour of the month in which a gap begins.
+    ``meters`` which of its prices. ``seconds`` is how much earlier than the provider counts a log stamps, from and to;
+    of the variant `fetched`, which stamps later, how often results are fetched, and within which time. ``from_hour`` is
+    the hour of the month in which a gap begins.
     """
 
     plant: str

@@ -242,9 +242,7 @@ def rates(model: str, day: int, tier: str, geo: str, speed: str, is_long: bool) 
 
 
 def cell_rates(model: str, day: int, tier: str, window: str, geo: str, speed: str) -> Five:  # noqa: PLR0917 - a cell's dimensions, in their order
-    """The list's rates of a cell of the reports: the lower ones where a step lies inside its window, 0 where no list
-    has the model.
-    """
+    """The list's rates of a cell: the lower ones where a step lies inside its window, 0 where no list has the model."""
     if not MODELS[model].listed:
         return 0, 0, 0, 0, 0
     step = long_over(model, day)

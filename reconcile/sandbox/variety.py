@@ -37,8 +37,8 @@ class Variety:
     """How varied a draw is. ``None`` lets the seed decide.
 
     ``plants`` are the reasons that may be planted, each with the chance ``density`` (the seed's own if None). ``noise``
-    is the largest share of lines that are lost, and of lines too many, in every log. ``start_stamps`` is the chance of a
-    log to stamp when a request began rather than when it was done. ``clocks`` are logs' clocks that are off, in
+    is the largest share of lines that are lost, and of lines too many, in every log. ``start_stamps`` is the chance of
+    a log to stamp when a request began rather than when it was done. ``clocks`` are logs' clocks that are off, in
     minutes: one for every second log.
     """
 
