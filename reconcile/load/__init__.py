@@ -1,17 +1,17 @@
 """Stage load: the provider's pages and the applications' request logs -> schema source."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from hashlib import file_digest, sha256
 from pathlib import Path
 
 import duckdb
-from dataclasses import dataclass
 
 from reconcile import ledger
 from reconcile.config import RequestLog
 from reconcile.errors import SourceError
-from reconcile.load import requests
+from reconcile.load import staging
 from reconcile.load.pages import Pull, billed_total, days_that_disagree, load_pages
 from reconcile.period import Period
 from reconcile.prices import PriceBook
@@ -19,8 +19,6 @@ from reconcile.prices import PriceBook
 __all__ = ["LogFiles", "Pull", "billed_total", "days_that_disagree", "find_logs", "load_logs", "load_pages"]
 
 DAY = timedelta(days=1)
-
-_READERS = {"requests": requests.select_text}
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ def find_logs(logs: Sequence[RequestLog], period: Period) -> tuple[LogFiles, ...
     return tuple(found)
 
 
-def load_logs(
+def load_logs(  # noqa: PLR0917 - the stages' connection first, then what the run knows
     connection: duckdb.DuckDBPyConnection,
     logs: Sequence[LogFiles],
     book: PriceBook,
@@ -78,10 +76,7 @@ def load_logs(
     Fills source.request (one row a kept request), removed, iteration, rejected, default_used, log, log_hour,
     key_named and price. ``amounts`` is billing.amounts; what ``auto`` measured stands in source.run.
     """
-    _create_events(connection)
-    for position, found in enumerate(logs):
-        on_progress(f"reading {found.log.name}", position, len(logs))
-        _read_log(connection, found, period)
+    batches = staging.stage(connection, [(found.log, found.files) for found in logs], period, on_progress)
     _name_models(connection, book)
     ledger.insert(
         connection,
@@ -89,7 +84,15 @@ def load_logs(
         {"log": "VARCHAR", "workspace_id": "VARCHAR"},
         [(found.log.name, _workspace(connection, found.log.workspace_id)) for found in logs],
     )
+    ledger.insert(
+        connection,
+        "temp.log_name",
+        {"position": "USMALLINT", "log": "VARCHAR"},
+        list(enumerate(sorted(found.log.name for found in logs))),
+    )
     ledger.run_sql(connection, "load")
+    staging.read_tied(connection, batches)
+    ledger.run_sql(connection, "load_fold")
     _price(connection, book, period)
     _decide_amounts(connection, amounts)
     ledger.run_sql(connection, "load_price")
@@ -104,155 +107,6 @@ def _workspace(connection: duckdb.DuckDBPyConnection, configured: str | None) ->
     return found[0] if found else configured
 
 
-_EVENT_COLUMNS = {
-    "request_id": "VARCHAR",
-    "log": "VARCHAR",
-    "logged_at": "TIMESTAMP",
-    "kind": "VARCHAR",
-    "model_logged": "VARCHAR",
-    "workspace_logged": "VARCHAR",
-    "api_key_id": "VARCHAR",
-    "tier_logged": "VARCHAR",
-    "geo_logged": "VARCHAR",
-    "speed_logged": "VARCHAR",
-    "input_tokens": "UINTEGER",
-    "cache_write_total": "UINTEGER",
-    "cache_write_5m": "UINTEGER",
-    "cache_write_1h": "UINTEGER",
-    "cache_read_input_tokens": "UINTEGER",
-    "output_tokens": "UINTEGER",
-    "web_search_requests": "UINTEGER",
-    "cost_usd": "DECIMAL(38, 18)",
-    "status": "INTEGER",
-    "iterations": "JSON",
-    "labels": "MAP(VARCHAR, VARCHAR)",
-    "line_text": "VARCHAR",
-}
-_COUNTERS = [name for name, kind in _EVENT_COLUMNS.items() if kind == "UINTEGER"]
-
-
-def _create_events(connection: duckdb.DuckDBPyConnection) -> None:
-    spelled = ", ".join(f"{name} {kind}" for name, kind in _EVENT_COLUMNS.items())
-    connection.execute(f"""
-        create or replace temp table event ({spelled});
-        create or replace temp table log_count (log VARCHAR, lines BIGINT, rejected BIGINT, outside BIGINT);
-        create or replace table source.rejected (log VARCHAR, file VARCHAR, line BIGINT, why VARCHAR);
-        create or replace temp macro whole(t) as case
-            when try_cast(t as uinteger)::varchar = t then try_cast(t as uinteger)
-            when regexp_full_match(t, '[0-9]+\\.0+') then try_cast(split_part(t, '.', 1) as uinteger)
-        end;
-        create or replace temp macro instant(t, zone) as case
-            when regexp_matches(t, ':[0-9.,]+ ?([zZ]|UTC|[+-][0-9]{{2}}(:?[0-9]{{2}})?)$')
-            then try_cast(t as timestamptz)::timestamp
-            else timezone(zone, try_cast(t as timestamp))::timestamp
-        end;
-    """)
-
-
-def _read_log(connection: duckdb.DuckDBPyConnection, found: LogFiles, period: Period) -> None:
-    by_kind: dict[str, list[str]] = {}
-    for path in found.files:
-        kind = "parquet" if path.suffix == ".parquet" else "csv" if ".csv" in path.suffixes else "json"
-        by_kind.setdefault(kind, []).append(str(path))
-    for files in by_kind.values():
-        try:
-            _read_files(connection, found.log, files, period)
-        except duckdb.Error as error:
-            raise SourceError(
-                f"request_logs: {found.log.name}",
-                f"a file cannot be read: {str(error).splitlines()[0]}",
-                "Repair the file or take it away; nothing was published",
-            ) from None
-
-
-def _typed(connection: duckdb.DuckDBPyConnection, log: RequestLog, files: Sequence[str]) -> str:
-    """A query with one row a line: the columns of ``event``, the file, and why the line is rejected (null: it is not)."""
-    text = _READERS[log.format](connection, log, files)
-    bad_counters = "\n".join(
-        f"when {name} is not null and whole({name}) is null then"
-        f" '{name} is ' || left({name}, 40) || ', expected a whole number of at least 0'"
-        for name in _COUNTERS
-    )
-    all_null = " and ".join(f"{name} is null" for name in _COUNTERS)
-    counters = ", ".join(f"whole({name}) as {name}" for name in _COUNTERS)
-    return f"""
-        select
-            file, request_id, {requests.literal(log.name)} as log,
-            instant("timestamp", {requests.literal(log.time_zone)}) as logged_at,
-            case when coalesce(event, 'final') = 'final' then 'final' else replace(event, 'message_', '') end as kind,
-            model as model_logged, workspace_id as workspace_logged, api_key_id, service_tier as tier_logged,
-            inference_geo as geo_logged, speed as speed_logged, {counters},
-            try_cast(cost_usd as decimal(38, 18)) as cost_usd, try_cast(status as integer) as status,
-            case when json_type(iterations) = 'ARRAY' then iterations end as iterations, labels,
-            null::varchar as line_text,
-            case
-                when not readable then 'is not one JSON object'
-                when "timestamp" is null then 'has no timestamp'
-                when instant("timestamp", {requests.literal(log.time_zone)}) is null
-                    then 'timestamp is ' || left("timestamp", 40) || ', expected an instant like 2026-10-03T14:05:06Z'
-                when event not in ('final', 'message_start', 'message_delta')
-                    then 'event is ' || left(event, 40) || ', expected final, message_start or message_delta'
-                when trim(coalesce(model, '')) = '' then 'has no model'
-                {bad_counters}
-                when cost_usd is not null and try_cast(cost_usd as decimal(38, 18)) is null
-                    then 'cost_usd is ' || left(cost_usd, 40) || ', expected an amount in USD'
-                when coalesce(event, 'final') = 'final' and coalesce(try_cast(status as integer), 200) < 400
-                    and {all_null} then 'has no usage'
-            end as why,
-        from ({text})
-    """
-
-
-def _read_files(connection: duckdb.DuckDBPyConnection, log: RequestLog, files: Sequence[str], period: Period) -> None:
-    first, last = period.start_on - DAY, period.end_on + DAY
-    columns = ", ".join(_EVENT_COLUMNS)
-    name = requests.literal(log.name)
-    connection.execute(f"create or replace temp table staged as {_typed(connection, log, files)}")
-    connection.execute(f"""
-        insert into event select {columns} from staged where why is null and logged_at >= '{first}' and logged_at < '{last}';
-        insert into log_count select {name}, count(*), count(why),
-            count(*) filter (why is null and not (logged_at >= '{first}' and logged_at < '{last}')) from staged;
-    """)
-    bad_files = connection.execute("select distinct file from staged where why is not null order by file").fetchall()
-    connection.execute("drop table staged")
-    for (file,) in bad_files:
-        _number_rejected(connection, log, file)
-
-
-def _number_rejected(connection: duckdb.DuckDBPyConnection, log: RequestLog, file: str) -> None:
-    """Read one file again in its order, to say on which line each rejected one stands."""
-    connection.execute("set preserve_insertion_order = true")
-    try:
-        connection.execute(f"""
-            create or replace temp table numbered as
-            select row_number() over () as position, why from ({_typed(connection, log, [file])})
-        """)
-        if file.endswith(".parquet"):
-            lines = "select range as position, range as line from range(1, (select count(*) + 1 from numbered))"
-        else:
-            skip = 1 if ".csv" in Path(file).suffixes else 0
-            lines = f"""
-                select row_number() over () - {skip} as position, line
-                from (
-                    select row_number() over () as line, text
-                    from read_csv(
-                        {requests.literal(file)}, columns = {{'text': 'VARCHAR'}}, delim = '\\x01', quote = '',
-                        escape = '', header = false, auto_detect = false, max_line_size = {requests.MAX_LINE}
-                    )
-                )
-                where trim(coalesce(text, '')) <> ''
-            """
-        connection.execute(f"""
-            insert into source.rejected
-            select {requests.literal(log.name)}, {requests.literal(Path(file).name)}, lines.line, numbered.why
-            from numbered
-            left join ({lines}) as lines on lines.position = numbered.position
-            where numbered.why is not null
-        """)
-    finally:
-        connection.execute("set preserve_insertion_order = false; drop table if exists numbered")
-
-
 def _name_models(connection: duckdb.DuckDBPyConnection, book: PriceBook) -> None:
     """Map every model name that a log holds to the name that the reports use."""
     reported = {
@@ -263,7 +117,7 @@ def _name_models(connection: duckdb.DuckDBPyConnection, book: PriceBook) -> None
         ).fetchall()
     }
     logged = connection.execute("""
-        select distinct model_logged from event
+        select distinct model_logged from origin
         union
         select distinct unnest(from_json(iterations, '["json"]')) ->> '$.model' from event where iterations is not null
     """).fetchall()
@@ -285,7 +139,7 @@ _PRICED = "model, service_tier, context_window, inference_geo, speed"
 def _price(connection: duckdb.DuckDBPyConnection, book: PriceBook, period: Period) -> None:
     """Look up every price that this month's cells and requests need, and lay it out by day."""
     combinations = connection.execute(f"""
-        select {_PRICED} from resolved
+        select {_PRICED} from grain
         union
         select {_PRICED} from source.usage where meter <> 'web_search_requests'
         union
@@ -321,7 +175,7 @@ def _price(connection: duckdb.DuckDBPyConnection, book: PriceBook, period: Perio
             "price_usd": "DECIMAL(38, 12)",
             "contract_price_usd": "DECIMAL(38, 12)",
             "source": "VARCHAR",
-        },  # fmt: skip
+        },
         [
             (
                 rate.model,
@@ -338,7 +192,7 @@ def _price(connection: duckdb.DuckDBPyConnection, book: PriceBook, period: Perio
                 rate.price_usd,
                 rate.price_usd,
                 rate.source,
-            )  # fmt: skip
+            )
             for model, tier, window, geo, speed, meter in asked
             for rate in book.rates(
                 model=model,
@@ -349,7 +203,7 @@ def _price(connection: duckdb.DuckDBPyConnection, book: PriceBook, period: Perio
                 meter=meter,
                 start_on=first,
                 end_on=last,
-            )  # fmt: skip
+            )
         ],
     )
 
@@ -367,7 +221,10 @@ def _decide_amounts(connection: duckdb.DuckDBPyConnection, amounts: str) -> None
             " from source.contract_line"
         ).fetchall()[0]
         if (net and as_list) or (neither and not net and not as_list):
-            shown = ledger.rows(connection, "select * from source.contract_line order by fits nulls first, day, workspace_id, model, meter limit 3")
+            shown = ledger.rows(
+                connection,
+                "select * from source.contract_line order by fits nulls first, day, workspace_id, model, meter limit 3",
+            )
             raise SourceError(
                 "billing.amounts: auto",
                 f"{net} billed lines fit the contract's rate, {as_list} fit list, {neither} neither: "
@@ -397,7 +254,7 @@ def _describe_logs(connection: duckdb.DuckDBPyConnection, logs: Sequence[LogFile
             "files": "BIGINT",
             "bytes": "BIGINT",
             "sha256": "VARCHAR",
-        },  # fmt: skip
+        },
         [
             (
                 position,
@@ -407,7 +264,7 @@ def _describe_logs(connection: duckdb.DuckDBPyConnection, logs: Sequence[LogFile
                 len(found.files),
                 found.bytes,
                 fingerprint(found),
-            )  # fmt: skip
+            )
             for position, found in enumerate(logs)
         ],
     )
@@ -418,15 +275,19 @@ def _describe_logs(connection: duckdb.DuckDBPyConnection, logs: Sequence[LogFile
             coalesce(counted.lines, 0)::bigint as lines,
             coalesce(counted.rejected, 0)::bigint as rejected,
             coalesce(counted.outside, 0)::bigint as outside,
+            coalesce(counted.unused, 0)::bigint as unused,
             coalesce(kept.requests, 0)::bigint as requests,
             kept.first_at, kept.last_at, log_file.sha256,
         from log_file
         left join (
-            select log, sum(lines) as lines, sum(rejected) as rejected, sum(outside) as outside
+            select log, sum(lines) as lines, sum(rejected) as rejected, sum(outside) as outside,
+                sum(unused) as unused
             from log_count group by log
         ) as counted on counted.log = log_file.log
         left join (
-            select log, count(*) as requests, min(logged_at) as first_at, max(logged_at) as last_at from source.request group by log
+            select log, count(*) as requests, min(logged_at) as first_at, max(logged_at) as last_at
+            from source.request
+            group by log
         ) as kept on kept.log = log_file.log
         order by log_file.position
     """)

@@ -1,7 +1,7 @@
 """The provider's side: pages as received -> schema source, in the words of the ledger."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
@@ -25,8 +25,17 @@ _COUNTERS = {
     "output_tokens": "output_tokens",
     "web_search_requests": "server_tool_use.web_search_requests",
 }
-_TEXT_FIELDS = ("workspace_id", "model", "service_tier", "context_window", "inference_geo", "speed", "api_key_id",
-                "account_id", "service_account_id")  # fmt: skip
+_TEXT_FIELDS = (
+    "workspace_id",
+    "model",
+    "service_tier",
+    "context_window",
+    "inference_geo",
+    "speed",
+    "api_key_id",
+    "account_id",
+    "service_account_id",
+)
 _USAGE_ROW = (
     "STRUCT("
     + ", ".join(f"{name} VARCHAR" for name in _TEXT_FIELDS)
@@ -65,7 +74,10 @@ class Pull:
 
     @classmethod
     def read(cls, folder: Path) -> "Pull":
-        """Read a folder that ``pull`` completed. Raises ``InvariantError`` when a page is not the one that was pulled."""
+        """Read a folder that ``pull`` completed.
+
+        Raises ``InvariantError`` when a page is not the one that was pulled.
+        """
         path = folder / "manifest.json"
         try:
             manifest = json.loads(path.read_bytes())
@@ -148,7 +160,7 @@ def load_pages(connection: duckdb.DuckDBPyConnection, pull: Pull) -> None:
             "request_id": "VARCHAR",
             "sha256": "VARCHAR",
             "rows": "BIGINT",
-        },  # fmt: skip
+        },
         [
             (
                 page.path.name,
@@ -158,7 +170,7 @@ def load_pages(connection: duckdb.DuckDBPyConnection, pull: Pull) -> None:
                 page.request_id,
                 page.sha256,
                 sizes.get(page.path.name, 0),
-            )  # fmt: skip
+            )
             for page in pull.pages
         ],
     )
@@ -176,7 +188,7 @@ def _entries(pages: Sequence[Page]) -> list[dict[str, Any]]:
     for page in pages:
         try:
             body = json.loads(page.path.read_bytes())
-            found.extend(body["data"] if "data" in body else [body])
+            found.extend(body.get("data", [body]))
         except (ValueError, TypeError) as error:
             raise _malformed(page.path, str(error)) from None
     return found
@@ -210,14 +222,17 @@ def _load_directory(connection: duckdb.DuckDBPyConnection, pull: Pull) -> None:
             "archived": "BOOLEAN",
             "default_inference_geo": "VARCHAR",
             "tags": "VARCHAR",
-        },  # fmt: skip
+        },
         sorted(workspaces.values(), key=lambda row: str(row[0])),
     )
     ledger.insert(
         connection,
         "source.workspace_alias",
         {"logged": "VARCHAR", "workspace_id": "VARCHAR"},
-        [(default_id, DEFAULT_WORKSPACE)] if default_id else [],
+        [
+            *([(default_id, DEFAULT_WORKSPACE)] if default_id else []),
+            *_by_name(((str(row[1]), str(row[0])) for row in workspaces.values()), "wrkspc_"),
+        ],
     )
     keys: dict[str, tuple[object, ...]] = {}
     for entry in _entries(pull.of("api_keys")):
@@ -239,9 +254,27 @@ def _load_directory(connection: duckdb.DuckDBPyConnection, pull: Pull) -> None:
             "workspace_id": "VARCHAR",
             "created_by_id": "VARCHAR",
             "partial_key_hint": "VARCHAR",
-        },  # fmt: skip
+        },
         sorted(keys.values(), key=lambda row: str(row[0])),
     )
+    ledger.insert(
+        connection,
+        "source.key_alias",
+        {"logged": "VARCHAR", "api_key_id": "VARCHAR"},
+        _by_name(((str(row[1]), str(row[0])) for row in keys.values() if row[1]), "apikey_"),
+    )
+
+
+def _by_name(named: Iterable[tuple[str, str]], prefix: str) -> list[tuple[str, str]]:
+    """The names that stand for exactly one id, with it: a log may hold them instead, unless they look like ids."""
+    ids: dict[str, list[str]] = {}
+    for name, tagged_id in named:
+        ids.setdefault(name, []).append(tagged_id)
+    return [
+        (name, found[0])
+        for name, found in sorted(ids.items())
+        if len(found) == 1 and name != DEFAULT_WORKSPACE and not name.startswith(prefix)
+    ]
 
 
 def _workspace_of_key(entry: dict[str, Any], default_id: str | None) -> str | None:

@@ -5,105 +5,79 @@ from collections.abc import Sequence
 import duckdb
 
 from reconcile.config import RequestLog
-
-MAX_LINE = 64 << 20
-"""The longest line of a log that is read, in bytes."""
-
-USAGE_FIELDS = {
-    "input_tokens": "input_tokens",
-    "cache_creation_input_tokens": "cache_write_total",
-    "cache_creation.ephemeral_5m_input_tokens": "cache_write_5m",
-    "cache_creation.ephemeral_1h_input_tokens": "cache_write_1h",
-    "cache_read_input_tokens": "cache_read_input_tokens",
-    "output_tokens": "output_tokens",
-    "server_tool_use.web_search_requests": "web_search_requests",
-    "service_tier": "service_tier",
-    "inference_geo": "inference_geo",
-    "speed": "speed",
-    "iterations": "iterations",
-}
-"""The paths of the Messages API's usage object that are read, and the columns that they become."""
+from reconcile.load.csv_files import CsvFiles
+from reconcile.load.lines import (
+    USAGE_FIELDS,
+    USAGE_TYPE,
+    identifier,
+    json_lines,
+    label_type,
+    labels,
+    literals,
+)
 
 _TOP = ("request_id", "timestamp", "model", "workspace_id", "api_key_id", "event", "cost_usd", "status")
 
-USAGE_TYPE = (
-    "STRUCT(input_tokens VARCHAR, cache_creation_input_tokens VARCHAR,"
-    " cache_creation STRUCT(ephemeral_5m_input_tokens VARCHAR, ephemeral_1h_input_tokens VARCHAR),"
-    " cache_read_input_tokens VARCHAR, output_tokens VARCHAR,"
-    " server_tool_use STRUCT(web_search_requests VARCHAR),"
-    " service_tier VARCHAR, inference_geo VARCHAR, speed VARCHAR, iterations JSON)"
-)
 
+def select_json(log: RequestLog, files: Sequence[str], longest: int, *, with_text: bool = False) -> str:
+    """A query over JSONL files: one row a line, every field as the text that stands there.
 
-def identifier(name: str) -> str:
-    """A name quoted for SQL."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def literal(text: str) -> str:
-    """A text quoted for SQL."""
-    return "'" + text.replace("'", "''") + "'"
-
-
-def select_text(connection: duckdb.DuckDBPyConnection, log: RequestLog, files: Sequence[str]) -> str:
-    """A query over files of one kind: one row a line, every field as the text that stands there.
-
-    Columns: file, request_id, timestamp, model, workspace_id, api_key_id, event, cost_usd, status, those of
-    ``USAGE_FIELDS``, labels (a map of the configured ones), readable. A line that is not JSON has readable false.
+    Columns, the same for every reader: file, line_text, request_id, timestamp, model, workspace_id, api_key_id, event,
+    cost_usd, status, those of ``USAGE_FIELDS``, labels (a map of the configured ones), unread (why the line cannot be
+    read, null where it can), unused (it says that nothing was used), cut (a stream without its last usage).
     """
-    if files[0].endswith(".parquet"):
-        return _select_dotted(connection, log, f"read_parquet({_list(files)}, filename = true, union_by_name = true)")
-    if ".csv" in files[0].rsplit("/", 1)[-1]:
-        return _select_dotted(
-            connection,
-            log,
-            f"read_csv({_list(files)}, all_varchar = true, header = true, filename = true, union_by_name = true,"
-            f" max_line_size = {MAX_LINE}, null_padding = true)",
-        )
-    return _select_json(log, files)
-
-
-def _list(files: Sequence[str]) -> str:
-    return "[" + ", ".join(literal(path) for path in files) + "]"
-
-
-def _labels(log: RequestLog, spell: dict[str, str]) -> str:
-    if not log.labels:
-        return "map {}::MAP(VARCHAR, VARCHAR)"
-    return (
-        f"map([{', '.join(literal(name) for name in log.labels)}], [{', '.join(spell[name] for name in log.labels)}])"
-    )
-
-
-def _select_json(log: RequestLog, files: Sequence[str]) -> str:
-    columns = ", ".join(f"{name}: 'VARCHAR'" for name in _TOP) + f", usage: {literal(USAGE_TYPE)}"
+    columns = dict.fromkeys(_TOP, "VARCHAR") | {"usage": USAGE_TYPE}
     if log.labels:
-        fields = ", ".join(f"{identifier(name)} VARCHAR" for name in log.labels)
-        columns += f", labels: {literal(f'STRUCT({fields})')}"
+        columns["labels"] = label_type(log)
     usage = ", ".join(f"usage.{path} as {column}" for path, column in USAGE_FIELDS.items())
     spelled = {name: f"labels.{identifier(name)}" for name in log.labels}
     return f"""
         select
-            filename as file, {", ".join(identifier(name) for name in _TOP)}, {usage},
-            {_labels(log, spelled)} as labels,
-            not (timestamp is null and model is null and usage is null and request_id is null) as readable,
-        from read_json(
-            {_list(files)}, format = 'newline_delimited', columns = {{{columns}}}, ignore_errors = true,
-            filename = true, maximum_object_size = {MAX_LINE}
-        )
+            file, line_text, {", ".join(identifier(name) for name in _TOP)}, {usage}, {labels(log, spelled)} as labels,
+            case
+                when timestamp is null and model is null and usage is null and request_id is null
+                then 'is not one JSON object'
+            end as unread,
+            false as unused, false as cut,
+        from {json_lines(files, columns, longest, with_text=with_text)}
     """
 
 
-def _select_dotted(connection: duckdb.DuckDBPyConnection, log: RequestLog, source: str) -> str:
-    present = {row[0] for row in connection.execute(f"describe select * from {source}").fetchall()}
+def select_parquet(
+    connection: duckdb.DuckDBPyConnection, log: RequestLog, files: Sequence[str], *, with_text: bool = False
+) -> str:
+    """A query over Parquet files with dotted columns, in the columns of ``select_json``."""
+    source = f"read_parquet({literals(files)}, filename = true, union_by_name = true)"
+    present = [row[0] for row in connection.execute(f"describe select * exclude (filename) from {source}").fetchall()]
+    text = (
+        f"to_json(struct_pack({', '.join(f'{identifier(name)} := {identifier(name)}' for name in present)}))::varchar"
+    )
+    return _select_dotted(log, present, source, "filename", text if with_text else "null::varchar")
 
+
+def select_csv(log: RequestLog, files: CsvFiles, *, with_text: bool = False) -> str:
+    """A query over CSV files with one header, in the columns of ``select_json``."""
+    text = files.line_text() if with_text else "null::varchar"
+    return _select_dotted(log, files.columns, files.source(), "filename", text)
+
+
+def _select_dotted(log: RequestLog, present: Sequence[str], source: str, file: str, text: str) -> str:
     def spelled(name: str) -> str:
         return f"{identifier(name)}::varchar" if name in present else "null::varchar"
 
     top = ", ".join(f"{spelled(name)} as {identifier(name)}" for name in _TOP)
     usage = ", ".join(
-        f"{spelled(f'usage.{path}')}{'::json' if column == 'iterations' else ''} as {column}"
+        f"{_iterations(spelled(f'usage.{path}')) if column == 'iterations' else spelled(f'usage.{path}')} as {column}"
         for path, column in USAGE_FIELDS.items()
     )
-    labels = _labels(log, {name: spelled(f"labels.{name}") for name in log.labels})
-    return f"select filename as file, {top}, {usage}, {labels} as labels, true as readable from {source}"
+    mapped = labels(log, {name: spelled(f"labels.{name}") for name in log.labels})
+    return f"""
+        select
+            {file} as file, {text} as line_text, {top}, {usage}, {mapped} as labels, null::varchar as unread,
+            false as unused, false as cut,
+        from {source}
+    """
+
+
+def _iterations(text: str) -> str:
+    return f"case when json_valid({text}) then {text}::json end"

@@ -1,13 +1,16 @@
 -- Control totals of load: rows in = rows out, for every log.
 -- Grain: one row a log that lost or gained lines. Reads: source.log, rejected. Writes: checks.
 create or replace table source.line_fate as
-select log, 'event' as fate, count(*) as lines from event group by log;
+select log_name.log, 'event' as fate, count(*) as lines
+from event
+join log_name on log_name.position = event.log
+group by all;
 
 create or replace view checks.log_line_lost as
-select log.log, log.lines, log.rejected, log.outside, coalesce(fate.lines, 0) as events
+select log.log, log.lines, log.rejected, log.outside, log.unused, coalesce(fate.lines, 0) as events
 from source.log as log
 left join source.line_fate as fate on fate.log = log.log
-where log.lines <> log.rejected + log.outside + coalesce(fate.lines, 0);
+where log.lines <> log.rejected + log.outside + log.unused + coalesce(fate.lines, 0);
 
 create or replace view checks.rejected_line_not_kept as
 select log.log, log.rejected, count(rejected.log) as kept

@@ -1,8 +1,13 @@
 -- Value every request and every line that cleaning takes away, at the price book of its day.
--- Grain: as in load.sql. Reads: resolved, repeated_line, finished_rank, stream_line, folded, price_day, search_price
---   (all temporary). Writes: source.request, removed, iteration, default_used, key_named, log_hour.
+-- Grain: as said at each table. Reads: event, repeated_line, finished_rank, fold, second_log, copy_of, standing, kept,
+--   place, price_day (all temporary), source.run, origin. Writes: source.request, removed, iteration, default_used.
 
-create or replace temp macro book(p, input_tokens, w5, w1, read_tokens, output_tokens, high) as (
+create or replace temp macro cache_1h(total, w5, w1) as
+    case when w5 is null and w1 is null then 0 else least(coalesce(w1, 0), coalesce(total, coalesce(w5, 0) + coalesce(w1, 0))) end;
+create or replace temp macro cache_total(total, w5, w1) as
+    coalesce(total, coalesce(w5, 0) + coalesce(w1, 0));
+-- prompt_tokens above step_over cost the upper prices
+create or replace temp macro book(p, input_tokens, w5, w1, read_tokens, output_tokens, searches, high) as (
     (
         input_tokens * if(high, p.input_high_usd, p.input_usd)
         + w5 * if(high, p.write_5m_high_usd, p.write_5m_usd)
@@ -10,76 +15,107 @@ create or replace temp macro book(p, input_tokens, w5, w1, read_tokens, output_t
         + read_tokens * if(high, p.read_high_usd, p.read_usd)
         + output_tokens * if(high, p.output_high_usd, p.output_usd)
     ) * 0.000001::decimal(6, 6)
-)::decimal(38, 18);
+)::decimal(38, 18) + (searches * p.search_usd)::decimal(38, 18);
+
+-- Quantities of lines, none of them null, with their day and their prices.
+create or replace temp macro priced(lines) as table
+with counted as (
+    select
+        * exclude (input_tokens, cache_write_5m, cache_write_1h, cache_read_input_tokens, output_tokens, web_search_requests),
+        coalesce(input_tokens, 0)::bigint as uncached_input_tokens,
+        cache_total(cache_write_total, cache_write_5m, cache_write_1h)::bigint as written,
+        cache_1h(cache_write_total, cache_write_5m, cache_write_1h)::bigint as cache_write_1h,
+        coalesce(cache_read_input_tokens, 0)::bigint as cache_read_input_tokens,
+        coalesce(output_tokens, 0)::bigint as output_tokens,
+        coalesce(web_search_requests, 0)::bigint as web_search_requests,
+        cache_write_total > coalesce(cache_write_5m, 0) + coalesce(cache_write_1h, 0) as split_defaulted,
+    from query_table(lines)
+)
+select
+    counted.*,
+    counted.logged_at::date as day,
+    uncached_input_tokens + written + cache_read_input_tokens > 200000 as long_context,
+    coalesce(uncached_input_tokens + written + cache_read_input_tokens > price.step_over, false) as over_step,
+    place.* exclude (hash, grain, long_grain, defaulted),
+    price.* exclude (day, step_over),
+from counted
+-- left, so that the order of the joins is kept: a place always has its grain, and a grain all days
+left join place on place.hash = counted.hash
+left join price_day as price
+    on price.day = counted.logged_at::date
+    and price.grain = if(uncached_input_tokens + written + cache_read_input_tokens > 200000, place.long_grain, place.grain);
 
 create or replace table source.request as
 select
-    resolved.request_id,
-    resolved.log,
-    resolved.logged_at,
-    resolved.day,
-    resolved.hour,
-    resolved.workspace_id,
-    resolved.model,
-    resolved.service_tier,
-    resolved.context_window,
-    resolved.inference_geo,
-    resolved.speed,
-    resolved.api_key_id,
-    resolved.labels,
-    resolved.uncached_input_tokens,
-    resolved.cache_write_5m,
-    resolved.cache_write_1h,
-    resolved.cache_read_input_tokens,
-    resolved.output_tokens,
-    resolved.web_search_requests,
-    coalesce(resolved.prompt_tokens > price.step_over, false) as over_step,
-    resolved.cost_usd as own_cost_usd,
+    request_id,
+    log,
+    logged_at,
+    day,
+    date_trunc('hour', logged_at)::timestamp as hour,
+    workspace_id,
+    model,
+    service_tier,
+    if(long_context, '200k-1M', '0-200k') as context_window,
+    inference_geo,
+    speed,
+    api_key_id,
+    labels,
+    uncached_input_tokens,
+    written - cache_write_1h as cache_write_5m,
+    cache_write_1h,
+    cache_read_input_tokens,
+    output_tokens,
+    web_search_requests,
+    over_step,
+    cost_usd as own_cost_usd,
     book(
-        price, resolved.uncached_input_tokens, resolved.cache_write_5m, resolved.cache_write_1h,
-        resolved.cache_read_input_tokens, resolved.output_tokens,
-        coalesce(resolved.prompt_tokens > price.step_over, false)
-    ) + (resolved.web_search_requests * coalesce(search.price_usd, 0))::decimal(38, 18) as recorded_usd,
-    resolved.status,
-    resolved.biller,
-    resolved.cut,
-    coalesce(resolved.day between run.start_on and run.through_on, false) as in_period,
-from resolved
-left join price_day as price
-    on price.day = resolved.day and price.model = resolved.model and price.service_tier = resolved.service_tier
-    and price.context_window = resolved.context_window and price.inference_geo = resolved.inference_geo
-    and price.speed = resolved.speed
-left join search_price as search on search.day = resolved.day
+        request, uncached_input_tokens, written - cache_write_1h, cache_write_1h, cache_read_input_tokens, output_tokens,
+        web_search_requests, over_step
+    ) as recorded_usd,
+    status,
+    biller,
+    cut,
+    coalesce(day between run.start_on and run.through_on, false) as in_period,
+    origin,
+    coalesce(split_defaulted, false) as split_defaulted,
+from priced('kept') as request
 cross join source.run as run;
 
 -- What a line of a repeated id said that it cost: its own figure, or its quantities at the book, at the dimensions,
 -- the day and the TTL split of the request that stands for it.
 create or replace temp table taken_away as
 with
-standing as (
-    select request_id, log as kept_log, day, workspace_id, model, service_tier, context_window, inference_geo, speed,
-        api_key_id, in_period, recorded_usd, own_cost_usd, over_step,
-        uncached_input_tokens + cache_write_5m + cache_write_1h + cache_read_input_tokens + output_tokens as tokens,
-    from source.request
-    where request_id is not null
+stood as (
+    select
+        key, position as kept_log, origin as kept_origin, day, grain, long_context, over_step, folded, start_5m, start_1h,
+        cost_usd as kept_cost_usd,
+        uncached_input_tokens + written + cache_read_input_tokens + output_tokens as kept_tokens,
+        book(
+            request, uncached_input_tokens, written - cache_write_1h, cache_write_1h, cache_read_input_tokens,
+            output_tokens, web_search_requests, over_step
+        ) as recorded_usd,
+    from priced('standing') as request
 ),
 lines as (
     -- events beside the finished line that their own log kept are the stream counted again; all else was logged twice
-    select line.*, if(line.kind <> 'final' and line.log = standing.kept_log, 'stream_sum', 'duplicate') as reason,
-        null::uinteger as start_5m, null::uinteger as start_1h, false as folded,
+    select line.*, stood.* exclude (key),
+        if(line.kind <> 'final' and line.log = kept_log, 'stream_sum', 'duplicate') as reason,
     from repeated_line as line
     join finished_rank on finished_rank.line = line.line and finished_rank.standing > 1
-    join standing on standing.request_id = line.request_id
+    join stood on stood.key = line.key
     union all
-    select stream_line.* exclude (stream_standing, copy),
-        if(stream_standing > 1 or copy > 1, 'duplicate', 'stream_sum') as reason,
-        folded.cache_write_5m as start_5m, folded.cache_write_1h as start_1h, true as folded,
-    from stream_line
-    join folded on folded.request_id = stream_line.request_id
+    select line.*, stood.* exclude (key),
+        if(second_log.key is not null or copy_of.line is not null, 'duplicate', 'stream_sum') as reason,
+    from repeated_line as line
+    join stood on stood.key = line.key
+    left join second_log on second_log.key = line.key and second_log.log = line.log
+    left join copy_of on copy_of.line = line.line
+    where not line.finished
 ),
 split as (
     select
-        reason, request_id, log, line, cost_usd, folded,
+        reason, key, log, kept_log, kept_origin, day, grain, long_context, over_step, cost_usd, folded, kept_tokens,
+        coalesce(kept_cost_usd, recorded_usd, 0) as kept_usd,
         coalesce(input_tokens, 0) as input_tokens,
         cache_total(cache_write_total, cache_write_5m, cache_write_1h)::bigint as written,
         cache_1h(
@@ -92,74 +128,82 @@ split as (
     from lines
 )
 select
-    split.reason, split.request_id, split.log, split.line, standing.* exclude (request_id, tokens, recorded_usd, own_cost_usd, over_step),
+    split.reason, split.key, split.log, split.kept_log, split.kept_origin as origin, split.day, split.long_context,
     (input_tokens + written + read_tokens + output_tokens)::bigint as line_tokens,
     coalesce(
         split.cost_usd,
-        book(price, input_tokens, written - written_1h, written_1h, read_tokens, output_tokens, standing.over_step)
-        + (web_search_requests * coalesce(search.price_usd, 0))::decimal(38, 18),
+        book(
+            price, input_tokens, written - written_1h, written_1h, read_tokens, output_tokens, web_search_requests,
+            split.over_step
+        ),
         0
     )::decimal(38, 18) as logged_usd,
-    if(folded, standing.tokens, 0) as kept_tokens,
-    if(folded, coalesce(standing.own_cost_usd, standing.recorded_usd, 0), 0) as kept_usd,
+    if(split.folded, split.kept_tokens, 0) as kept_tokens,
+    if(split.folded, split.kept_usd, 0)::decimal(38, 18) as kept_usd,
 from split
-join standing on standing.request_id = split.request_id
-left join price_day as price
-    on price.day = standing.day and price.model = standing.model and price.service_tier = standing.service_tier
-    and price.context_window = standing.context_window and price.inference_geo = standing.inference_geo
-    and price.speed = standing.speed
-left join search_price as search on search.day = standing.day;
+join price_day as price on price.day = split.day and price.grain = split.grain;
 
 create or replace table source.removed as
 with
 -- the events of a stream are taken away, and its folded request put in their place
 by_stream as (
-    select reason, request_id, any_value(log) as log, any_value(kept_log) as kept_log, day, workspace_id, model,
-        service_tier, context_window, inference_geo, speed, api_key_id, in_period, count(*) as lines,
+    select reason, any_value(log) as log, any_value(kept_log) as kept_log, any_value(origin) as origin,
+        any_value(day) as day, any_value(long_context) as long_context, count(*) as lines,
         sum(line_tokens) - any_value(kept_tokens) as tokens,
         sum(logged_usd) - any_value(kept_usd) as logged_usd,
     from taken_away
     where reason = 'stream_sum'
-    group by all
+    group by reason, key
     having sum(logged_usd) <> any_value(kept_usd) or sum(line_tokens) <> any_value(kept_tokens)
 ),
 own_price as (
-    select 'app_price' as reason, log, log as kept_log, day, workspace_id, model, service_tier, context_window,
-        inference_geo, speed, api_key_id, in_period, 0 as lines, 0 as tokens,
+    select 'app_price' as reason, origin, day, context_window = '200k-1M' as long_context,
         own_cost_usd - coalesce(recorded_usd, 0) as logged_usd,
     from source.request
     where own_cost_usd <> coalesce(recorded_usd, 0)
 ),
 every_one as (
-    select reason, log, kept_log, day, workspace_id, model, service_tier, context_window, inference_geo, speed,
-        api_key_id, in_period, 1 as lines, 1 as requests, line_tokens as tokens, logged_usd
+    select reason, log, kept_log, origin, day, long_context, 1 as lines, line_tokens as tokens, logged_usd
     from taken_away where reason = 'duplicate'
     union all
-    select reason, log, kept_log, day, workspace_id, model, service_tier, context_window, inference_geo, speed,
-        api_key_id, in_period, lines, 1, tokens, logged_usd
-    from by_stream
+    select reason, log, kept_log, origin, day, long_context, lines, tokens, logged_usd from by_stream
     union all
-    select reason, log, kept_log, day, workspace_id, model, service_tier, context_window, inference_geo, speed,
-        api_key_id, in_period, lines, 1, tokens, logged_usd
-    from own_price
+    select reason, null, null, origin, day, long_context, 0, 0, logged_usd from own_price
+),
+by_origin as (
+    select reason, log, kept_log, origin, day, long_context, count(*) as requests, sum(lines) as lines,
+        sum(tokens) as tokens, sum(logged_usd) as logged_usd, sum(abs(logged_usd)) as moved_usd,
+    from every_one
+    group by all
 )
 select
-    reason, log, kept_log, day, workspace_id, model, service_tier, context_window, inference_geo, speed, api_key_id,
-    in_period,
-    sum(requests)::bigint as requests,
-    sum(lines)::bigint as lines,
-    -sum(tokens)::bigint as quantity,
-    -sum(logged_usd) as amount_usd,
-    sum(abs(logged_usd)) as moved_usd,
-from every_one
+    by_origin.reason,
+    coalesce(own.log, place.log) as log,
+    coalesce(kept.log, place.log) as kept_log,
+    by_origin.day, place.workspace_id, place.model, place.service_tier,
+    if(by_origin.long_context, '200k-1M', '0-200k') as context_window,
+    place.inference_geo, place.speed, place.api_key_id,
+    coalesce(by_origin.day between run.start_on and run.through_on, false) as in_period,
+    sum(by_origin.requests)::bigint as requests,
+    sum(by_origin.lines)::bigint as lines,
+    -sum(by_origin.tokens)::bigint as quantity,
+    -sum(by_origin.logged_usd) as amount_usd,
+    sum(by_origin.moved_usd) as moved_usd,
+from by_origin
+join place on place.origin = by_origin.origin
+left join log_name as own on own.position = by_origin.log
+left join log_name as kept on kept.position = by_origin.kept_log
+cross join source.run as run
 group by all;
+
+create or replace temp view kept_iterations as select * from kept where iterations is not null;
 
 -- Sub-inference that the top level of usage leaves out: billed, and only these entries name it.
 create or replace table source.iteration as
 with entry as (
-    select resolved.* exclude (iterations), unnest(from_json(iterations, '["json"]')) as entry
-    from resolved
-    where json_type(iterations) = 'ARRAY'
+    select request_id, log, day, date_trunc('hour', logged_at)::timestamp as hour, workspace_id, model,
+        service_tier, inference_geo, speed, unnest(from_json(iterations, '["json"]')) as entry,
+    from priced('kept_iterations')
 ),
 counted as (
     select
@@ -201,22 +245,34 @@ from metered
 where counter.quantity > 0;
 
 create or replace table source.default_used as
-select log, field, count(*) as requests
-from (
-    select log, unnest(list_filter([
-        if(tier_defaulted, 'service_tier', null),
-        if(geo_defaulted, 'inference_geo', null),
-        if(speed_defaulted, 'speed', null),
-        if(ttl_defaulted, 'cache_creation', null),
-        if(workspace_defaulted, 'workspace_id', null),
-    ], lambda field: field is not null)) as field
-    from resolved
+with counted as (
+    select origin, split_defaulted, count(*) as requests from source.request group by all
+),
+named as (
+    select place.log, unnest(place.defaulted) as field, counted.requests
+    from counted
+    join place on place.origin = counted.origin
+    union all
+    select place.log, 'cache_creation', counted.requests
+    from counted
+    join place on place.origin = counted.origin
+    where counted.split_defaulted
 )
-group by all
-order by log, field;
+select log, field, sum(requests)::bigint as requests from named group by all order by log, field;
 
-create or replace table source.key_named as
-select distinct log, api_key_id from event where api_key_id is not null order by all;
-
-create or replace table source.log_hour as
-select log, date_trunc('hour', logged_at)::timestamp as hour, count(*) as lines from event group by all order by all;
+-- what no request, no usage and no bill came to is not a price that was used
+delete from source.price
+where model is not null and not exists (
+    select 1
+    from (
+        select distinct model, service_tier, context_window, inference_geo, speed from source.request
+        union
+        select model, service_tier, context_window, inference_geo, speed from source.usage where model is not null
+        union
+        select model, service_tier, context_window, inference_geo, coalesce(speed, 'standard') from source.billed
+        where cost_type = 'tokens'
+    ) as used
+    where used.model = price.model and used.service_tier = price.service_tier
+        and used.context_window = price.context_window and used.inference_geo = price.inference_geo
+        and used.speed = price.speed
+);
