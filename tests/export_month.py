@@ -11,7 +11,7 @@ from month import closed, cost, line, tokens, usage, write_config
 CENTERS = {
     "CC-1": {"name": "Search", "account": "6150"},
     "CC-2": {"name": "=SUM(A1:A9) Ads", "account": "6160"},
-    "CC-3": {"name": "Büro – Ops", "account": "6170"},
+    "CC-3": {"name": "Büro € Ops", "account": "6170"},
 }
 WORKSPACES = [
     {"id": "wrkspc_a", "name": "Search", "tags": {"env": "prod", "cost_center": "CC-1"}},

@@ -237,7 +237,7 @@ def test_datev(month, folder):
         *("1,50", "S", "USD", "1,25", "1,20", "EUR", "6150", "2150", "3110", "2026-10-r1"),
         *("Claude API 2026-10, Search", "CC-1"),
     ]
-    assert third[-2] == "Claude API 2026-10, Büro – Ops"
+    assert third[-2] == "Claude API 2026-10, Büro € Ops"
 
 
 def test_datev_keeps_months_apart(tmp_path):

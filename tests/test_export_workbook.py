@@ -1,4 +1,4 @@
-"""The workbook: numbers are numbers, texts are texts, totals are formulas that come to ours, the same bytes each time."""
+"""The workbook: numbers are numbers, texts are texts, totals are formulas that come to ours, the same bytes again."""
 
 import csv
 import re
@@ -7,6 +7,7 @@ import subprocess
 import zipfile
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import pairwise
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -43,13 +44,13 @@ class Book:
             self.parts = {name: parts.read(name).decode() for name in parts.namelist()}
         strings = [
             "".join(text.text or "" for text in entry.iter(f"{MAIN}t"))
-            for entry in ET.fromstring(self.parts["xl/sharedStrings.xml"])
+            for entry in ET.fromstring(self.parts["xl/sharedStrings.xml"])  # noqa: S314 - our own file
         ]
         self.names = re.findall(r'<sheet name="([^"]+)"', self.parts["xl/workbook.xml"])
         self.sheets = {}
         for number, name in enumerate(self.names, start=1):
             found = {}
-            for cell in ET.fromstring(self.parts[f"xl/worksheets/sheet{number}.xml"]).iter(f"{MAIN}c"):
+            for cell in ET.fromstring(self.parts[f"xl/worksheets/sheet{number}.xml"]).iter(f"{MAIN}c"):  # noqa: S314 - as above
                 value, formula = cell.find(f"{MAIN}v"), cell.find(f"{MAIN}f")
                 kind = cell.get("t", "n")
                 text = "" if value is None else value.text or ""
@@ -69,6 +70,7 @@ class Book:
         return letter, {row: cell for row, cell in rows.items() if row >= FIRST}
 
     def total(self, sheet, heading):
+        """The cell above a column's heading."""
         letter, _ = self.column(sheet, heading)
         return self.sheets[sheet][f"{letter}{FIRST - 2}"]
 
@@ -292,7 +294,7 @@ def test_the_bridge_in_cents_adds_up(first, second):
             steps.append(Step("step", "unlogged", "", None, amount_usd, running_usd))
         steps.append(Step("total", name, name, None, None, running_usd))
     printed = printed_bridge(steps)
-    for before, after in zip(printed, printed[1:], strict=False):
+    for before, after in pairwise(printed):
         assert after.running_usd - before.running_usd == (after.amount_usd or 0)
         assert after.running_usd == cents(after.running_usd)
     assert printed[-1].running_usd == money.cents(running_usd)

@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import duckdb
@@ -32,7 +32,8 @@ def whole(target: Path) -> Iterator[Path]:
             str(target), f"cannot be written ({said})", "Make room, correct owner and mode, or choose --out"
         ) from None
     finally:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):  # it took its place, or never was
+            aside.unlink()
 
 
 def harmless(text: str) -> str:
