@@ -1,5 +1,6 @@
 """The DuckDB ledger: how it is opened, how a stage's SQL runs in it, how a revision is published."""
 
+import errno
 import json
 import os
 import re
@@ -21,6 +22,9 @@ from reconcile.period import Period
 SCHEMAS = ("source", "matched", "explained", "allocated", "report", "checks")
 MEMORY_LIMIT = "2GB"
 """What a run may hold in memory; what is larger spills to ``temp_directory``, exactly."""
+
+_FULL = os.strerror(errno.ENOSPC)
+"""What DuckDB's errors of every kind (a failed commit, a failed checkpoint) hold when the disk is full."""
 
 _REVISION = re.compile(r"(\d{4}-\d{2})\.r([1-9]\d*)\.duckdb")
 
@@ -54,8 +58,10 @@ def building(path: Path, scratch: Path) -> Iterator[duckdb.DuckDBPyConnection]:
                 connection.execute("checkpoint")
         finally:
             connection.close()
-    except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
+    except duckdb.Error as error:
         _discard(path)
+        if not isinstance(error, duckdb.IOException | duckdb.OutOfMemoryException) and _FULL not in str(error):
+            raise
         raise ConfigError(
             str(path),
             f"cannot be built ({_first_line(error)})",

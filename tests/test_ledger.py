@@ -81,14 +81,24 @@ def test_ctrl_c_in_the_middle_of_a_query_is_ctrl_c(shelf):
         raise RuntimeError("something else")
 
 
-def test_a_full_disk_is_an_expected_failure(shelf):
-    """A ledger that cannot be written is exit 2, with DuckDB's reason."""
+@pytest.mark.parametrize("kind", [duckdb.IOException, duckdb.TransactionException, duckdb.FatalException])
+def test_a_full_disk_is_an_expected_failure(shelf, kind):
+    """A ledger that cannot be written is exit 2, with DuckDB's reason, whichever error tells it."""
     with (
         pytest.raises(ConfigError, match="No space left"),
         ledger.building(shelf.aside(OCTOBER), shelf.folder / "tmp"),
     ):
-        raise duckdb.IOException("IO Error: Could not write file: No space left on device\nmore")
+        raise kind("Could not write file: No space left on device\nmore")
     assert list(shelf.folder.iterdir()) == []
+
+
+def test_an_error_of_ours_in_sql_stays_one(shelf):
+    """What is wrong in a stage's SQL is a bug, not a full disk."""
+    with (
+        pytest.raises(duckdb.CatalogException),
+        ledger.building(shelf.aside(OCTOBER), shelf.folder / "tmp") as connection,
+    ):
+        connection.execute("select * from nowhere")
 
 
 def test_what_is_no_ledger_is_told(tmp_path, shelf):
