@@ -22,7 +22,7 @@ from reconcile.export.files import whole
 MOST_ROWS = 1_048_576
 """What a sheet of Excel holds."""
 
-MOST_CELLS = 100_000
+MOST_CELLS = 50_000
 """With more cells than these, the sheet has their sums by workspace, model, tier and meter."""
 
 LONGEST_TEXT = 32_767

@@ -2,7 +2,8 @@
 -- Grain: one row a (charge, cost center); a charge is a cell of report.cell that is billed, or a corrected one.
 -- Reads: report.run, cell, allocation, chargeback; source.workspace; and from export/focus.py the temp tables
 --   focus_setting (one row: invoice_id, draft) and focus_restated (what a cell of an earlier month is corrected by).
--- Writes: temp tables focus_name, focus_charge, focus_share, focus_row, the temp view focus_violation.
+-- Writes: temp tables focus_name, focus_property, focus_charge, focus_received, focus_item, focus_receiver,
+--   focus_by_day, focus_share, focus_sku, focus_row, the temp view focus_violation.
 -- Inside, money is a count of units of 1e-12 USD (HUGEINT), as in allocate.sql.
 
 -- What FOCUS calls things. The only place for names that the 1.5 draft may still change.
@@ -227,6 +228,48 @@ qualify units <> 0 or (  -- a charge of $0.00 keeps one row
 
 -- Rows --------------------------------------------------------------------------------------------------------------
 
+-- What a price is of, in the words of the release: one row a price.
+create or replace temp table focus_sku as
+with sku as (
+    select distinct model, meter, service_tier, context_window, inference_geo, speed from focus_charge
+),
+described as (
+    select
+        sku.*,
+        {
+            'developer': if(sku.model is null, null, 'Anthropic'),
+            'family': case regexp_extract(sku.model, 'opus|sonnet|haiku')
+                when 'opus' then 'Claude Opus' when 'sonnet' then 'Claude Sonnet' when 'haiku' then 'Claude Haiku'
+            end,
+            'model': sku.model,
+            'version': nullif(replace(regexp_extract(
+                sku.model, '^claude-(?:opus-|sonnet-|haiku-)?(\d(?:-\d{1,2})?)(?:-|$)', 1
+            ), '-', '.'), ''),
+            'direction': name.token_direction,
+            'cache_action': name.token_cache_action,
+            'cache_duration': name.cache_duration,
+            'service_tier': sku.service_tier,
+            'context_window': sku.context_window,
+            'inference_geo': sku.inference_geo,
+            'speed': sku.speed
+        }::json as property,
+    from sku
+    left join focus_name as name on name.meter = sku.meter
+)
+select
+    row(model, meter, service_tier, context_window, inference_geo, speed) as dims,
+    concat_ws(':', model, meter, service_tier, context_window, inference_geo, speed) as sku_price_id,
+    to_json(map_from_entries(list({
+        'key': if(setting.draft, property.draft_name, property.release_name),
+        'value': json_extract_string(described.property, '$.' || property.property)
+    } order by property.position) filter (
+        json_extract_string(described.property, '$.' || property.property) is not null
+    )))::varchar as details,
+from described
+cross join focus_property as property
+cross join focus_setting as setting
+group by all;
+
 create or replace temp table focus_row as
 with shared as (
     select
@@ -268,43 +311,8 @@ named as (
         if(counted.by_quantity, counted.list_price_usd, 1::decimal(38, 12)) as list_unit_price,
         if(counted.by_quantity, counted.contracted_price_usd, 1::decimal(38, 12)) as contracted_unit_price,
         counted.period_of_charge is not null as is_correction,
-        concat_ws(
-            ':', counted.model, counted.meter, counted.service_tier, counted.context_window, counted.inference_geo,
-            counted.speed
-        ) as sku_price_id,
-        {
-            'developer': if(counted.model is null, null, 'Anthropic'),
-            'family': case regexp_extract(counted.model, 'opus|sonnet|haiku')
-                when 'opus' then 'Claude Opus' when 'sonnet' then 'Claude Sonnet' when 'haiku' then 'Claude Haiku'
-            end,
-            'model': counted.model,
-            'version': nullif(replace(regexp_extract(
-                counted.model, '^claude-(?:opus-|sonnet-|haiku-)?(\d(?:-\d{1,2})?)(?:-|$)', 1
-            ), '-', '.'), ''),
-            'direction': name.token_direction,
-            'cache_action': name.token_cache_action,
-            'cache_duration': name.cache_duration,
-            'service_tier': counted.service_tier,
-            'context_window': counted.context_window,
-            'inference_geo': counted.inference_geo,
-            'speed': counted.speed
-        } as property,
     from counted
     left join focus_name as name on name.meter = counted.meter
-),
-detailed as (
-    select
-        named.charge,
-        named.cost_center,
-        to_json(map_from_entries(list({
-            'key': if(setting.draft, property.draft_name, property.release_name),
-            'value': json_extract_string(to_json(named.property), '$.' || property.property)
-        } order by property.position))) as details,
-    from named
-    cross join focus_setting as setting
-    join focus_property as property
-        on json_extract_string(to_json(named.property), '$.' || property.property) is not null
-    group by named.charge, named.cost_center
 )
 select
     row_number() over (order by named.charge, named.cost_center nulls last) as row,
@@ -355,8 +363,8 @@ select
     'Generative AI' as ServiceSubcategory,
     concat_ws(':', named.model, named.meter) as SkuId,
     named.sku_meter as SkuMeter,
-    if(named.is_correction, null, detailed.details::varchar) as SkuPriceDetails,
-    if(named.is_correction, null, named.sku_price_id) as SkuPriceId,
+    if(named.is_correction, null, sku.details) as SkuPriceDetails,
+    if(named.is_correction, null, sku.sku_price_id) as SkuPriceId,
     named.workspace_id as SubAccountId,
     coalesce(workspace.name, named.workspace_id) as SubAccountName,
     if(named.workspace_id is null, null, 'Workspace') as SubAccountType,
@@ -389,7 +397,10 @@ select
 from named
 cross join report.run as run
 cross join focus_setting as setting
-left join detailed on detailed.charge = named.charge and detailed.cost_center is not distinct from named.cost_center
+join focus_sku as sku
+    on sku.dims = row(
+        named.model, named.meter, named.service_tier, named.context_window, named.inference_geo, named.speed
+    )
 left join source.workspace as workspace on workspace.workspace_id = named.workspace_id
 left join report.chargeback as chargeback on chargeback.cost_center = named.cost_center
 order by row;
