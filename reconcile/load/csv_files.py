@@ -47,10 +47,12 @@ class CsvFiles:
 def by_header(connection: duckdb.DuckDBPyConnection, files: Sequence[str]) -> list[CsvFiles]:
     """Group files by their header line; an empty file is in no group."""
     grouped: dict[str, list[str]] = {}
+    connection.execute("set preserve_insertion_order = true")
     for file in files:
-        first = connection.execute(f"select text from {raw_lines(file)} where line = 1").fetchone()
+        first = connection.execute(f"select text from {raw_lines(file)} limit 1").fetchone()
         if first and first[0]:
             grouped.setdefault(first[0].removeprefix(BYTE_ORDER_MARK), []).append(file)
+    connection.execute("set preserve_insertion_order = false")
     return [_parsed(header, found) for header, found in grouped.items()]
 
 

@@ -124,10 +124,18 @@ def _batches(
     connection: duckdb.DuckDBPyConnection, log: RequestLog, position: int, paths: Sequence[Path]
 ) -> Iterator[Batch]:
     names = tuple(str(path) for path in paths)
-    for kind, files in groupby(sorted((path for path in paths if path.stat().st_size), key=_kind), key=_kind):
-        tables = by_header(connection, [str(path) for path in files]) if kind == "csv" else [None]
+    for kind, found in groupby(sorted((path for path in paths if path.stat().st_size), key=_kind), key=_kind):
+        files = list(found)
+        if kind != "csv":
+            for together in _together(files):
+                yield Batch(log, position, names, together)
+            continue
+        try:
+            tables = by_header(connection, [str(path) for path in files])
+        except duckdb.Error as error:
+            raise _unreadable(log, error, "") from None
         for table in tables:
-            for together in _together([Path(name) for name in table.files] if table else list(files)):
+            for together in _together([Path(name) for name in table.files]):
                 yield Batch(log, position, names, together, table)
 
 
@@ -165,7 +173,7 @@ def _read(connection: duckdb.DuckDBPyConnection, batch: Batch, period: Period) -
             elif batch.table and strict and "state machine" in str(error):
                 strict = False
             else:
-                raise _unreadable(batch, error) from None
+                raise _unreadable(batch.log, error, _failing(connection, batch, error)) from None
     broken = broken_records(connection) if batch.table else []
     first, end = period.start_on - DAY, period.end_on + DAY
     name = literal(batch.log.name)
@@ -348,14 +356,30 @@ def read_tied(connection: duckdb.DuckDBPyConnection, batches: Sequence[Batch]) -
                 drop table again;
             """)
         except duckdb.Error as error:
-            raise _unreadable(batch, error) from None
+            raise _unreadable(batch.log, error, _failing(connection, batch, error)) from None
         if batch.table:
             broken_records(connection)
 
 
-def _unreadable(batch: Batch, error: duckdb.Error) -> SourceError:
+def _failing(connection: duckdb.DuckDBPyConnection, batch: Batch, error: duckdb.Error) -> str:
+    """The file that an error is about, where its text does not say."""
+    if any(file in str(error) for file in batch.files):
+        return ""
+    for file in batch.files:
+        try:
+            text = batch.holding([file]).select(connection, MAX_LINE, strict=False)
+            connection.execute(f"select count(columns(*)) from ({text})")
+        except duckdb.Error:
+            return f"{file}: "
+    return ""
+
+
+def _unreadable(log: RequestLog, error: duckdb.Error, file: str) -> Exception:
+    """What to raise for a file that DuckDB cannot read. Memory and disk are no matter of a file."""
+    if isinstance(error, duckdb.OutOfMemoryException) or "No space left" in str(error):
+        return error
     return SourceError(
-        f"request_logs: {batch.log.name}",
-        f"a file cannot be read: {str(error).splitlines()[0]}",
+        f"request_logs: {log.name}",
+        f"a file cannot be read: {file}{str(error).splitlines()[0]}",
         "Repair the file or take it away; nothing was published",
     )

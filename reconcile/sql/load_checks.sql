@@ -1,5 +1,32 @@
--- Control totals of load: rows in = rows out, for every log.
--- Grain: one row a log that lost or gained lines. Reads: source.log, rejected. Writes: checks.
+-- What the logs cover, and control totals of load: rows in = rows out, for every log.
+-- Grain: log_coverage one row a log; the checks one row an offender. Reads: event, log_name (temporary), source.run, log,
+--   rejected, request. Writes: source.log_coverage, line_fate, checks.
+
+-- The time that a log's lines cover, against the period's complete days: all null or empty where it has none.
+create or replace table source.log_coverage as
+with
+written as (
+    select
+        log_name.log, min(event.logged_at) as first_at, max(event.logged_at) as last_at,
+        count(distinct date_trunc('hour', event.logged_at)) as hours_with_lines,
+        list(distinct event.logged_at::date) as days,
+    from event
+    join log_name on log_name.position = event.log
+    cross join source.run as run
+    where event.logged_at >= run.start_on and event.logged_at < run.through_on + 1
+    group by log_name.log
+)
+select
+    log.log, written.first_at, written.last_at, coalesce(written.hours_with_lines, 0)::bigint as hours_with_lines,
+    list_filter(
+        list_transform(range(run.start_on::timestamp, (run.through_on + 1)::timestamp, interval 1 day), lambda day: day::date),
+        lambda day: not list_contains(coalesce(written.days, []), day)
+    ) as days_without_lines,
+from source.log as log
+cross join source.run as run
+left join written on written.log = log.log
+order by log.log;
+
 create or replace table source.line_fate as
 select log_name.log, 'event' as fate, count(*) as lines
 from event
