@@ -8,6 +8,7 @@ from typing import get_args
 import duckdb
 import pytest
 from export_month import busy
+from month import closed, write_config
 
 from reconcile import cli, ledger, render, run
 from reconcile.config import load_config
@@ -122,6 +123,16 @@ def test_amounts_are_exact_in_csv(home, tmp_path):
     query = f"select sum(amount_usd::decimal(38, 12)) from read_csv('{tmp_path}/allocation.csv', all_varchar = true)"
     assert duckdb.execute(query).fetchone() == (billed_usd,)
     assert billed_usd == Decimal("0.389354289010")
+
+
+def test_a_month_without_any_charge(tmp_path):
+    """Nothing used, nothing billed: every file is there, with its headings and nothing below them."""
+    config = write_config(tmp_path, request_logs=[])
+    with closed(tmp_path, [], [], [], config=config) as connection:
+        for kind in KINDS:
+            assert all(path.stat().st_size for path in export(connection, kind, tmp_path / "out", config).files)
+    for name in ("2026-10-focus-1.4.csv", "2026-10-journal-generic.csv"):
+        assert len((tmp_path / "out" / name).read_text().splitlines()) == 1
 
 
 def test_a_month_that_was_not_closed(home, capsys):
