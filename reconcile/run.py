@@ -133,7 +133,7 @@ def close(
             raise NotReadyError(
                 f"close --final {period}",
                 f"the last pull is of {_stamp(pulled.data_refreshed_at)}, the month settles at {_stamp(settled_at)}",
-                "Close without --offline",
+                "Close again, without --offline",
             )
         try:
             return _close(job, pulled, final=final)
