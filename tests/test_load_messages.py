@@ -212,7 +212,7 @@ def test_an_error_s_body_used_nothing(tmp_path):
         ({"timestamp": AT, "response": {"model": "claude-opus-4-7"}}, "has no usage"),
         ({"timestamp": AT, "response": body(tokens(1), model=None)}, "has no model"),
         ({"timestamp": AT, "response": body(tokens(-1))}, "input_tokens is -1, expected a whole number of at least 0"),
-        ({"timestamp": AT, "response": 5}, "has no response, events, stream or result"),
+        ({"timestamp": AT, "response": 5}, "has no model"),
         ('{"timestamp": "2026-10-05T10:30:00Z", "response": {"mod', "is not one JSON object"),
     ],
 )  # fmt: skip
