@@ -62,7 +62,6 @@ def test_the_earliest_finished_line_stands(tmp_path):
         assert found(connection) == [("duplicate", -3010, "-0.03505")]
 
 
-@pytest.mark.xfail(strict=True, reason="the text of a line is not kept while reading")
 def test_the_largest_text_breaks_the_last_tie(tmp_path):
     """Same instant, same output: of 999 and 1000 input tokens the text with 999 is the larger one."""
     with month(
@@ -123,7 +122,6 @@ def test_the_ttl_split_of_a_stream_is_its_starts(tmp_path):
         ).fetchall() == [(200,), (150,)]
 
 
-@pytest.mark.xfail(strict=True, reason="a blank request_id is folded")
 def test_a_blank_id_is_no_id(tmp_path):
     """A blank request_id says as little as a null one: such lines are never folded together."""
     with month(
@@ -328,7 +326,6 @@ def test_iterations_of_an_advisor_are_of_its_model(tmp_path):
 # Price
 
 
-@pytest.mark.xfail(strict=True, reason="one cell at a fraction of six decimals counts as a rate")
 def test_a_refused_request_is_uncharged_and_not_another_rate(tmp_path):
     """Whole tokens at the book's rate, but fewer than reported: uncharged, on that day alone."""
     usages = [usage(f"{day}T10:00:00Z", input=3000) for day in days("2026-10-05", 4)]
