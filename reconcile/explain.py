@@ -1,46 +1,16 @@
 """Stage explain: every dollar of cleaning and difference gets one reason, and stands in one finding."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from fnmatch import fnmatchcase
+from typing import Any
 
 import duckdb
 
-from reconcile import ledger
+from reconcile import ledger, reasons
 from reconcile.config import Accepted, Invoice, pattern_matches
 
-REASONS = (
-    # reason, the total that its step leads to, its title on the page
-    ("duplicate", "recorded", "Requests logged more than once"),
-    ("stream_sum", "recorded", "Stream usage counted once per event"),
-    ("app_price", "recorded", "The application's own prices"),
-    ("time_zone", "reported", "Log clock off by whole hours"),
-    ("cutoff", "reported", "Counted on an adjacent day"),
-    ("cache_inclusive", "reported", "Cached tokens counted in the input too"),
-    ("cache_ttl", "reported", "5-minute and 1-hour cache writes confused"),
-    ("model", "reported", "Recorded under another model"),
-    ("service_tier", "reported", "Recorded under another service tier"),
-    ("context_window", "reported", "Recorded under another context window"),
-    ("inference_geo", "reported", "Recorded under another inference geography"),
-    ("speed", "reported", "Recorded under another speed"),
-    ("workspace", "reported", "Recorded under another workspace"),
-    ("unlogged_key", "reported", "Keys that no log names"),
-    ("no_key", "reported", "Use without an API key"),
-    ("iterations", "reported", "Iterations outside the top-level counters"),
-    ("cut_stream", "reported", "Streams cut before their last usage"),
-    ("log_gap", "reported", "Hours in which a log is silent"),
-    ("unlogged", "reported", "Reported, not logged"),
-    ("unreported", "reported", "Logged, not reported"),
-    ("discount", "billed", "Discount that the config does not know"),
-    ("price_book", "billed", "Billed at another rate than the price book"),
-    ("price_interval", "billed", "Price step that the report cannot show"),
-    ("uncharged", "billed", "Used, not charged"),
-    ("unpriced", "billed", "No known price"),
-    ("code_execution", "billed", "Code execution"),
-    ("session_usage", "billed", "Managed agent sessions"),
-    ("rounding", "billed", "Rounding"),
-    ("residual", "billed", "Nothing explains it"),
-)
+REASONS = tuple((reason.code, reason.leads_to, reason.title) for reason in reasons.BEFORE_BILLED)
 """The closed list in the bridge's order."""
 
 ONE_SIDED = (
@@ -71,12 +41,7 @@ def explain(
     connection: duckdb.DuckDBPyConnection, accepted: Sequence[Accepted], invoice: Invoice | None
 ) -> tuple[str, ...]:
     """Fill schema explained from schema matched; returns warnings about accepted differences that match nothing."""
-    ledger.insert(
-        connection,
-        "explained.reason",
-        {"position": "INTEGER", "reason": "VARCHAR", "leads_to": "VARCHAR", "title": "VARCHAR"},
-        [(position, *reason) for position, reason in enumerate(REASONS, start=1)],
-    )
+    _write_reasons(connection)
     ledger.run_sql(connection, "explain/cells")
     _search(connection)
     for name in (*ONE_SIDED, "explain/price", "explain/app_price"):
@@ -85,7 +50,46 @@ def explain(
     warnings = _accept(connection, accepted)
     _book_invoice(connection, invoice)
     ledger.run_sql(connection, "explain/bridge")
+    ledger.run_sql(connection, "explain/evidence")
     return warnings
+
+
+def evidence_requests(
+    connection: duckdb.DuckDBPyConnection, finding_id: str, limit: int
+) -> tuple[list[dict[str, Any]], int]:
+    """The requests behind a finding and how many there are: the known ones first, then by dollars.
+
+    Rows of ``explained.request``. None where the log side has none, as of what it never held, and where old request
+    rows were purged.
+    """
+    found = ledger.rows(
+        connection,
+        """
+        select * exclude (finding_id), count(*) over () as requests
+        from explained.request
+        where finding_id = ?
+        order by known desc, abs(coalesce(amount_usd, recorded_usd, 0)) desc, logged_at, request_id nulls last, log,
+            note nulls last
+        limit ?
+        """,
+        [finding_id, max(limit, 1)],
+    )
+    total = found[0]["requests"] if found else 0
+    return [{name: value for name, value in row.items() if name != "requests"} for row in found[:limit]], total
+
+
+def _write_reasons(connection: duckdb.DuckDBPyConnection) -> None:
+    """The closed list with its words, so that a ledger can be read without the program."""
+    columns = ("reason", "leads_to", "title", "meaning", "to_do", "confirm")
+    ledger.insert(
+        connection,
+        "explained.reason",
+        {"position": "INTEGER"} | dict.fromkeys(columns, "VARCHAR"),
+        [
+            (position, one.code, one.leads_to, one.title, one.meaning, one.to_do, one.confirm)
+            for position, one in enumerate(reasons.ALL, start=1)
+        ],
+    )
 
 
 def _search(connection: duckdb.DuckDBPyConnection) -> None:
@@ -126,7 +130,11 @@ def _count(connection: duckdb.DuckDBPyConnection, table: str) -> int:
 
 
 def _accept(connection: duckdb.DuckDBPyConnection, accepted: Sequence[Accepted]) -> tuple[str, ...]:
-    """Mark what is known and signed for, as long as all that one entry covers stays below its amount."""
+    """Mark what is known and signed for, as long as all that one entry covers stays below its amount.
+
+    Every entry is kept beside the findings that it is about, with its standing: ``holds``, ``exceeded`` or
+    ``expired``; the last two count again by themselves, and are warned of like an entry that is about nothing.
+    """
     found = ledger.rows(
         connection,
         """
@@ -137,38 +145,62 @@ def _accept(connection: duckdb.DuckDBPyConnection, accepted: Sequence[Accepted])
         order by finding.id
         """,
     )
+    kept: list[tuple[object, ...]] = []
     warnings = []
-    for entry in accepted:
-        covered = [
-            row
-            for row in found
-            if row["reason"] == entry.reason
-            and row["day_to"] < entry.until
-            and (entry.workspace is None or pattern_matches(entry.workspace, row["workspace_id"], row["name"]))
-            and (entry.model is None or fnmatchcase(row["model"] or "", entry.model))
-        ]
+    for position, entry in enumerate(accepted, start=1):
+        meant = [row for row in found if _is_about(entry, row)]
+        covered = [row for row in meant if row["day_to"] < entry.until]
         scope = f"accepted {entry.reason}" + "".join(f" {part}" for part in (entry.workspace, entry.model) if part)
         moved_usd = sum((row["moved_usd"] for row in covered), Decimal(0))
-        if not covered:
+        exceeded = moved_usd > entry.up_to_usd
+        if not meant:
             warnings.append(f"{scope} (until {entry.until}, {entry.who}) matches nothing in this period")
-        elif moved_usd > entry.up_to_usd:
-            warnings.append(f"{scope} is for up to ${entry.up_to_usd}, found ${moved_usd:f}: it is not accepted")
-        else:
-            connection.execute(
-                "update explained.finding set accepted = true where list_contains(?, id)",
-                [[row["id"] for row in covered]],
+        elif not covered:
+            warnings.append(f"{scope} ({entry.who}) expired on {entry.until}: it is not accepted any more")
+        elif exceeded:
+            warnings.append(
+                f"{scope} is for up to ${entry.up_to_usd:f}, found ${moved_usd.normalize():f}: it is not accepted"
             )
+        for row in meant:
+            standing = "expired" if row not in covered else "exceeded" if exceeded else "holds"
+            kept.append((row["id"], position, standing, entry.who, entry.why, entry.until, entry.up_to_usd))
+    ledger.insert(
+        connection,
+        "explained.accepted",
+        {
+            "finding_id": "VARCHAR",
+            "position": "INTEGER",
+            "standing": "VARCHAR",
+            "who": "VARCHAR",
+            "why": "VARCHAR",
+            "until_on": "DATE",
+            "up_to_usd": "DECIMAL(38, 12)",
+        },
+        kept,
+    )
+    ledger.insert(
+        connection,
+        "explained.warning",
+        {"position": "INTEGER", "warning": "VARCHAR"},
+        list(enumerate(warnings, start=1)),
+    )
+    connection.execute("""
+        update explained.finding set accepted = true
+        where id in (select finding_id from explained.accepted where standing = 'holds')
+    """)
     return tuple(warnings)
 
 
-_AFTER_BILLED = {
-    "contract_discount": "The contract's discount",
-    "credit": "Credits",
-    "commitment": "Commitment",
-    "tax": "Tax",
-    "earlier_period": "Corrections of earlier periods",
-    "invoice_rounding": "Rounding of the invoice",
-}
+def _is_about(entry: Accepted, finding: Mapping[str, Any]) -> bool:
+    """Whether an entry names this finding's reason and place, whatever its dates and dollars."""
+    return (
+        finding["reason"] == entry.reason
+        and (entry.workspace is None or pattern_matches(entry.workspace, finding["workspace_id"], finding["name"]))
+        and (entry.model is None or fnmatchcase(finding["model"] or "", entry.model))
+    )
+
+
+_AFTER_BILLED = {reason.code: reason.title for reason in reasons.AFTER_BILLED}
 
 
 def _book_invoice(connection: duckdb.DuckDBPyConnection, invoice: Invoice | None) -> None:

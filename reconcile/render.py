@@ -5,11 +5,12 @@ import json
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, make_dataclass, replace
 from datetime import date, datetime
 from decimal import Decimal
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ _ABSENT = "\N{EN DASH}"
 _HEADED = 6
 _CHART_ROWS = 14
 """How many cost centers a chart shows; the table below it shows all."""
+_PICTURES = 12
+"""How many findings have a picture: the largest of those beyond tolerance that one says something about."""
 
 
 def publish_views(connection: duckdb.DuckDBPyConnection) -> None:
@@ -309,6 +312,7 @@ def _pages(connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
     (verdict,) = _fetch(connection, "select * from report.verdict")
     chargeback = _fetch(connection, "select * from report.chargeback")
     charts = Charts()
+    states = _states(connection, bridge)
     environment = _environment(
         run=run,
         summary=summary,
@@ -318,7 +322,8 @@ def _pages(connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
         chargeback=_chargeback(chargeback),
         statement_names=statement_names(row.cost_center for row in chargeback),
         waterfall=charts.waterfall(bridge),
-        states=_states(connection, bridge),
+        states=states,
+        reasons={row.reason: row for row in _fetch(connection, "select * from report.reason")},
         workspace_names={
             row.workspace_id: row.workspace_name or row.workspace_id
             for row in _fetch(connection, "select workspace_id, workspace_name from report.by_workspace")
@@ -331,7 +336,9 @@ def _pages(connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
     pages = {
         "index.html": environment.get_template("index.html.j2").render(causes=_causes(bridge)),
         "discrepancy.html": environment.get_template("discrepancy.html.j2").render(
-            **_discrepancy(connection, figures, charts)
+            **_discrepancy(connection, figures, charts),
+            accepted=_grouped(_fetch(connection, "select * from report.accepted"), "finding_id"),
+            pictures=_pictures(connection, states, charts, _meters(environment)),
         ),
         "allocation.html": environment.get_template("allocation.html.j2").render(
             **_allocation(connection, figures, chargeback, charts)
@@ -339,8 +346,8 @@ def _pages(connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
     }
     statement = environment.get_template("statement.html.j2")
     names = statement_names(row.cost_center for row in chargeback)
-    seen = _by_cost_center(_fetch(connection, "select * from report.statement"))
-    rules = _by_cost_center(_fetch(connection, "select * from report.allocation_rule"))
+    seen = _grouped(_fetch(connection, "select * from report.statement"), "cost_center")
+    rules = _grouped(_fetch(connection, "select * from report.allocation_rule"), "cost_center")
     for center in sorted(chargeback, key=lambda row: row.cost_center):
         name = center.cost_center
         if name != UNALLOCATED:
@@ -350,10 +357,10 @@ def _pages(connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
     return pages
 
 
-def _by_cost_center(rows: Sequence[Any]) -> dict[str, list[Any]]:
+def _grouped(rows: Sequence[Any], column: str) -> dict[str, list[Any]]:
     held: dict[str, list[Any]] = {}
     for row in rows:
-        held.setdefault(row.cost_center, []).append(row)
+        held.setdefault(getattr(row, column), []).append(row)
     return held
 
 
@@ -406,6 +413,24 @@ def _discrepancy(connection: duckdb.DuckDBPyConnection, figures: Figures, charts
     }
 
 
+def _pictures(
+    connection: duckdb.DuckDBPyConnection, states: Sequence[State], charts: "Charts", meters: Mapping[str, str]
+) -> dict[str, tuple[str, Markup]]:
+    """What is drawn of a finding and the drawing, by the finding's id: the largest beyond tolerance that have one."""
+    curves = _grouped(_fetch(connection, "select * from report.curve"), "finding_id")
+    exchanges = _grouped(_fetch(connection, "select * from report.exchange"), "finding_id")
+    beyond = [row for state in states if state.state in {"discrepancy", "accepted"} for row in state.findings]
+    drawn: dict[str, tuple[str, Markup]] = {}
+    for finding in sorted(beyond, key=lambda row: (-row.moved_usd, row.id)):
+        if len(drawn) < _PICTURES:
+            if hours := curves.get(finding.id):
+                drawn[finding.id] = "curve", charts.curve(hours)
+            elif sides := exchanges.get(finding.id):
+                days = finding.reason == "cutoff"
+                drawn[finding.id] = ("days", charts.moved(sides)) if days else ("sides", charts.sides(sides, meters))
+    return drawn
+
+
 def _evidence(text: str | None) -> object:
     """A finding's evidence as it is shown; a number keeps the digits that it was written with."""
     return json.loads(text, parse_float=Decimal) if text else {}
@@ -429,7 +454,7 @@ def _allocation(
 def _rules(rows: Sequence[Any], chargeback: Sequence[Any]) -> list[tuple[Any, Table]]:
     """Each cost center with the rules that sent it something, which add up to its direct and its shared dollars."""
     centers = {row.cost_center: row for row in chargeback}
-    return [(centers[name], _split(held, centers[name])) for name, held in _by_cost_center(rows).items()]
+    return [(centers[name], _split(held, centers[name])) for name, held in _grouped(rows, "cost_center").items()]
 
 
 def _split(rows: Sequence[Any], center: Any) -> Table:
@@ -476,11 +501,11 @@ def dollars(value: Decimal | None, *, signed: bool = False) -> str:
 
 
 def exact(value: Decimal | None) -> str:
-    """A price with all its digits and at least two of them after the point."""
+    """An amount with all its digits and at least two of them after the point."""
     if value is None:
         return _ABSENT
-    whole, _, rest = f"{value:f}".partition(".")
-    return f"{int(whole):,}.{rest.rstrip('0'):0<2}".replace("-", _MINUS)
+    whole, _, rest = f"{value:,f}".partition(".")
+    return f"{whole}.{rest.rstrip('0'):0<2}".replace("-", _MINUS)
 
 
 def quantity(value: int | None, *, signed: bool = False) -> str:
@@ -565,6 +590,12 @@ def _environment(**shared: object) -> jinja2.Environment:
     for name, template in (("words", "words.html.j2"), ("show", "macros.html.j2")):
         environment.globals[name] = environment.get_template(template).module
     return environment
+
+
+def _meters(environment: jinja2.Environment) -> dict[str, str]:
+    """What the meters are called on a page, for the text in a picture."""
+    words: Any = environment.globals["words"]
+    return dict(words.meters)
 
 
 def _is_table(value: object) -> bool:
@@ -724,6 +755,98 @@ class Charts:
         ).properties(width=600, height=alt.Step(24))
         return self._svg(chart, "Dollars by cost center; the figures are in the table below")
 
+    def curve(self, hours: Sequence[Any]) -> Markup:
+        """A shifted log over the hours of the day: as logged, with its clock set right, and as reported."""
+        rows = [
+            {"hour": row.hour_of_day, "side": side, "tokens": getattr(row, f"{side}_tokens")}
+            for row in hours
+            for side in ("logged", "reported", "set_right")
+        ]
+        label = "Tokens by hour of the day: as logged, with the clock set right, and as reported"
+        return self._svg(self._curve | {"data": {"values": rows}}, label)
+
+    def sides(self, sides: Sequence[Any], meters: Mapping[str, str]) -> Markup:
+        """Where a confusion took quantities from, to the left, and where they are reported, to the right."""
+        reach = max(abs(side.quantity) for side in sides)
+        rows = [
+            {
+                "row": number,
+                "name": _name_of_side(side, meters),
+                "zero": 0,
+                "part": side.quantity / reach,
+                "kind": _direction(side.quantity),
+                "label": f"{quantity(side.quantity, signed=True)} tokens, {dollars(side.amount_usd, signed=True)}",
+            }
+            for number, side in enumerate(sides)
+        ]
+        label = ", ".join(f"{row['name']} {row['label']}" for row in rows)
+        return self._svg(self._sides | {"data": {"values": rows}}, f"Recorded elsewhere than reported: {label}")
+
+    def moved(self, days: Sequence[Any]) -> Markup:
+        """What was counted on another day than it was logged on, day by day."""
+        rows = [
+            {
+                "day": date.fromisoformat(row.at_value).day,
+                "tokens": row.quantity,
+                "kind": _direction(row.quantity),
+            }
+            for row in days
+        ]
+        return self._svg(
+            self._moved | {"data": {"values": rows}},
+            "Tokens by day: logged there and counted on the day beside it, or the reverse",
+        )
+
+    # The pictures of findings are drawn from specs that are made once: a spec costs more than a drawing.
+
+    @cached_property
+    def _curve(self) -> dict[str, Any]:
+        alt = self._alt
+        axis = alt.Axis(title=None, values=list(range(0, 24, 3)), grid=False, ticks=False, domainColor=_RULE)
+        base = alt.Chart(alt.Data(values=[])).encode(
+            x=alt.X("hour:Q", scale=alt.Scale(domain=[0, 23], nice=False), axis=axis), y=self._token_axis()
+        )
+        lines = (
+            ("reported", {"color": _SOFT, "strokeWidth": 6}),
+            ("logged", {"color": _ALERT, "strokeWidth": 1.5, "strokeDash": [5, 3]}),
+            ("set_right", {"color": _ACCENT, "strokeWidth": 1.5}),
+        )
+        layers = [base.transform_filter(alt.datum.side == side).mark_line(**style) for side, style in lines]
+        return self._spec(alt.layer(*layers).properties(width=560, height=130))
+
+    @cached_property
+    def _sides(self) -> dict[str, Any]:
+        alt = self._alt
+        base = alt.Chart(alt.Data(values=[])).encode(
+            y=alt.Y("row:O", axis=None, scale=alt.Scale(paddingInner=0.34, paddingOuter=0.17))
+        )
+        scale = alt.Scale(domain=[-1, 1], nice=False)
+        x = alt.X("part:Q", scale=scale, axis=None)
+        chart = alt.layer(
+            base.mark_bar().encode(x=x, x2="zero:Q", color=self._direction_color()),
+            base.mark_tick(color=_INK, thickness=1, height=24).encode(x=alt.X("zero:Q", scale=scale, axis=None)),
+            base.mark_text(align="right", color=_INK, limit=200).encode(x=alt.value(-12), text="name:N"),
+            base.mark_text(align="left", color=_INK).encode(x=alt.value(292), text="label:N"),
+        )
+        return self._spec(chart.properties(width=280, height=alt.Step(24)))
+
+    @cached_property
+    def _moved(self) -> dict[str, Any]:
+        chart = self._alt.Chart(self._alt.Data(values=[])).mark_bar(width={"band": 0.7})
+        encoded = chart.encode(x=self._day_axis(), y=self._token_axis(), color=self._direction_color())
+        return self._spec(encoded.properties(width=560, height=130))
+
+    def _direction_color(self) -> Any:
+        alt = self._alt
+        return alt.Color("kind:N", scale=alt.Scale(domain=["from", "to"], range=[_SOFT, _ACCENT]), legend=None)
+
+    def _token_axis(self) -> Any:
+        alt = self._alt
+        axis = alt.Axis(
+            title=None, format="~s", tickCount=3, domain=False, ticks=False, gridColor=_RULE, labelPadding=8
+        )
+        return alt.Y("tokens:Q", axis=axis, stack=None)
+
     def _day_axis(self) -> Any:
         alt = self._alt
         return alt.X("day:O", axis=alt.Axis(title=None, labelAngle=0, ticks=False, domainColor=_RULE, labelPadding=6))
@@ -755,6 +878,17 @@ class Charts:
             text = text.replace(f'="{placeholder}"', f'="var({variable})"')
         labeled = text.replace("<svg ", f'<svg role="img" aria-label="{escape(label)}" ', 1)
         return Markup(labeled)  # noqa: S704 - vega escapes its text
+
+
+def _direction(moved_quantity: int) -> str:
+    """Whether a quantity was taken from there, or stands there."""
+    return "from" if moved_quantity < 0 else "to"
+
+
+def _name_of_side(side: Any, meters: Mapping[str, str]) -> str:
+    if side.is_rest:
+        return "others"
+    return side.workspace_name or meters.get(side.at_value, side.at_value) or "not known"
 
 
 def _kind_of_step(row: Any) -> str:

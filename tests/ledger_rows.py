@@ -14,25 +14,11 @@ from typing import Any
 
 import duckdb
 
-from reconcile import ledger
+from reconcile import ledger, reasons
 
 HOSTILE = '<script>alert(1)</script> & "Co"'
 FORMULA = "=1+1"
-TITLES = {
-    "duplicate": "Requests logged more than once",
-    "app_price": "Application prices other than the price book",
-    "unlogged_key": "Usage of keys that no log names",
-    "no_key": "Usage without an API key",
-    "unlogged": "Reported, not recorded",
-    "unreported": "Recorded, not reported",
-    "discount": "Discount that the config does not know",
-    "price_book": "Billed at another rate than the price book",
-    "uncharged": "Quantities without a charge",
-    "code_execution": "Code execution",
-    "session_usage": "Sessions",
-    "rounding": "Rounding",
-    "residual": "Not explained",
-}
+TITLES = {one.code: one.title for one in reasons.BEFORE_BILLED}
 NEVER = {"code_execution", "session_usage", "rounding"}
 DIMENSIONS = ("day", "workspace_id", "model", "service_tier", "context_window", "inference_geo", "speed", "meter")
 DIMENSION_COLUMNS = {"day": "DATE"} | dict.fromkeys(DIMENSIONS[1:], "VARCHAR")
@@ -473,8 +459,9 @@ def _explained(
         if amounts[reason] or reason == "residual":
             running += amounts[reason]
             bridge.append((position * 10, "step", reason, title, None, amounts[reason], running))
-    for position, reason, after in ((25, "recorded", 20), (65, "reported", 60), (999, "billed", 990)):
-        walked = [row[6] for row in bridge if row[0] <= after]
+    for reason in ("recorded", "reported", "billed"):
+        position = 10 * max(n for n, one in enumerate(reasons.BEFORE_BILLED, start=1) if one.leads_to == reason) + 5
+        walked = [row[6] for row in bridge if row[0] < position]
         bridge.append((position, "total", reason, reason.capitalize(), None, None, walked[-1]))
         bridge.sort(key=lambda row: row[0])
     insert(
@@ -484,7 +471,40 @@ def _explained(
         f"running_usd {USD}",
         bridge,
     )
-    insert(connection, "explained.reason", "reason VARCHAR, title VARCHAR", list(TITLES.items()))
+    words = ("reason", "leads_to", "title", "meaning", "to_do", "confirm")
+    insert(
+        connection,
+        "explained.reason",
+        "position INTEGER, " + ", ".join(f"{name} VARCHAR" for name in words),
+        [
+            (position, one.code, one.leads_to, one.title, one.meaning, one.to_do, one.confirm)
+            for position, one in enumerate(reasons.ALL, start=1)
+        ],
+    )
+    insert(
+        connection,
+        "explained.accepted",
+        "finding_id VARCHAR, position INTEGER, standing VARCHAR, who VARCHAR, why VARCHAR, until_on DATE,"
+        f"up_to_usd {USD}",
+        [
+            (row[0], 1, "holds", "Kim", f"A commitment pays for it {HOSTILE}", date(2027, 1, 1), "10")
+            for row in findings
+            if row[1] in case.accepted
+        ],
+    )
+    insert(connection, "explained.warning", "position INTEGER, warning VARCHAR", [])
+    insert(
+        connection,
+        "explained.curve",
+        "finding_id VARCHAR, hour_of_day INTEGER, logged_tokens BIGINT, set_right_tokens BIGINT,reported_tokens BIGINT",
+        [],
+    )
+    insert(
+        connection,
+        "explained.exchange",
+        f"finding_id VARCHAR, reason VARCHAR, at_value VARCHAR, is_rest BOOLEAN, quantity BIGINT, amount_usd {USD}",
+        [],
+    )
     insert(
         connection,
         "explained.cell_status",

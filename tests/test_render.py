@@ -1,6 +1,7 @@
 """What the pages and the public views say about a small made-up month."""
 
 import csv
+import html
 import re
 from dataclasses import replace
 from decimal import Decimal
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ledger_rows import FORMULA, HOSTILE, MONTH, Case, Cell
 
-from reconcile import explain, ledger, render
+from reconcile import ledger, reasons, render
 from reconcile.errors import InvariantError
 
 # The contract: design.md section 4.
@@ -498,11 +499,31 @@ def test_evidence_is_shown(pages):
     assert [cell.strip() for cell in evidence[1][1]] == ["2026-10-05", HOSTILE, "Output", "60,000,000", "60.00"]
 
 
-def test_every_reason_has_a_meaning():
-    """The pages explain every reason of the closed list, and no other."""
-    meanings = render._environment().globals["words"].meanings
-    after_billed = {"contract_discount", "credit", "commitment", "tax", "earlier_period", "invoice_rounding"}
-    assert set(meanings) == {reason for reason, *_ in explain.REASONS} | after_billed
+def test_finding_says_what_to_do(pages):
+    """Every finding beyond tolerance carries its reason's words, how to confirm it, and where more is written."""
+    page = html.unescape(pages["month"]["discrepancy.html"])
+    for one in reasons.BEFORE_BILLED:
+        if f"docs/reasons.md#{one.code}" in page:
+            assert f"<b>What to do.</b> {one.to_do}" in page
+            assert f"<p>{one.meaning}</p>" in page
+            assert f"<p>{one.confirm}</p>" in page
+    assert page.count("How to confirm it") == page.count('<details class="finding"') == 10
+
+
+def test_acceptance_is_signed(pages):
+    """An accepted difference shows who accepted it, why, until when and up to how much."""
+    page = pages["month"]["discrepancy.html"]
+    assert "Accepted by Kim until 1 Jan 2027, up to $10.00: A commitment pays for it &lt;script&gt;" in page
+
+
+def test_warnings_stand_where_they_belong(month, tmp_path):
+    """What is wrong with an accepted difference stands beside the findings, what is wrong with a rule by the rules."""
+    month.execute("insert into explained.warning values (1, 'accepted tax matches nothing')")
+    month.execute("insert into allocated.warning values (9, 'accepted tax matches nothing')")
+    render.render(month, tmp_path / "out")
+    warned = {name: (tmp_path / "out" / f"{name}.html").read_text() for name in ("discrepancy", "allocation")}
+    assert ["accepted tax matches nothing" in warned[name] for name in warned] == [True, False]
+    assert ["names the workspace wrkspc_gone" in warned[name] for name in warned] == [False, True]
 
 
 def test_earlier_month_is_set_beside_this_one(month, tmp_path):
@@ -581,6 +602,15 @@ def test_statements_do_not_collide():
 def test_percent_never_rounds_to_all_or_nothing(ratio, text):
     """A capture rate of almost everything is not printed as everything."""
     assert render.percent(ratio) == text
+
+
+@pytest.mark.parametrize(
+    ("amount", "text"),
+    [("-0.7247000", "\N{MINUS SIGN}0.7247"), ("0.5", "0.50"), ("-1234567.25", "\N{MINUS SIGN}1,234,567.25")],
+)
+def test_exact_keeps_sign_and_digits(amount, text):
+    """An exact amount keeps its sign, also below one dollar, and every digit that says something."""
+    assert render.exact(Decimal(amount)) == text
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 -- Value every request and every line that cleaning takes away, at the price book of its day.
 -- Grain: as said at each table. Reads: event, repeated_line, finished_rank, fold, second_log, copy_of, standing, kept,
---   place, price_day (all temporary), source.run, origin. Writes: source.request, removed, iteration, default_used.
+--   place, price_day (all temporary), source.run, origin. Writes: source.request, removed, removed_request, iteration,
+--   default_used.
 
 create or replace temp macro cache_1h(total, w5, w1) as
     case when w5 is null and w1 is null then 0 else least(coalesce(w1, 0), coalesce(total, coalesce(w5, 0) + coalesce(w1, 0))) end;
@@ -195,6 +196,27 @@ left join log_name as own on own.position = by_origin.log
 left join log_name as kept on kept.position = by_origin.kept_log
 cross join source.run as run
 group by all;
+
+-- What was taken away by request, for those who look one up: its id is kept as in the logs' lines, a number. The request
+-- that stands for it is in source.request, where md5_number(request_id) is that number.
+create or replace table source.removed_request as
+with by_request as (
+    select reason, key, log, count(*) as lines, sum(line_tokens) as tokens, sum(logged_usd) as logged_usd
+    from taken_away
+    where reason = 'duplicate'
+    group by reason, key, log
+    union all
+    select reason, key, any_value(log), count(*), sum(line_tokens) - any_value(kept_tokens),
+        sum(logged_usd) - any_value(kept_usd)
+    from taken_away
+    where reason = 'stream_sum'
+    group by reason, key
+    having sum(logged_usd) <> any_value(kept_usd) or sum(line_tokens) <> any_value(kept_tokens)
+)
+select by_request.reason, by_request.key, log_name.log, by_request.lines::bigint as lines,
+    -by_request.tokens::bigint as quantity, -by_request.logged_usd as amount_usd,
+from by_request
+join log_name on log_name.position = by_request.log;
 
 create or replace temp view kept_iterations as select * from kept where iterations is not null;
 

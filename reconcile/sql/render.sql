@@ -16,7 +16,11 @@
 --   statement            (cost center, dimension, item): what a cost center pays, seen by that dimension
 --   source, page, rejected, default_used, price_used   what the figures were made from
 --   month_over_month     (cost center, month) where the period took earlier ones, else no row
---   warning              a warning of the allocation
+--   warning              a warning, and what it is about (allocation | accepted)
+--   reason               a code of the closed list with its words
+--   accepted             (finding, entry of the config): who signed for it, and whether that holds
+--   curve                (finding, hour of the day): a shifted log beside what was reported
+--   exchange             (finding, value): where a confusion took quantities from, and where they are reported
 -- Amounts are decimal(38, 12) USD. Ratios are DOUBLE, for display only. Every view has a total order.
 
 create or replace view report.run as
@@ -572,9 +576,47 @@ from months
 order by cost_center = 'unallocated', cost_center, period;
 
 create or replace view report.warning as
-select position::integer as position, warning
+select
+    position::integer as position,
+    if(warning in (select warning from explained.warning), 'accepted', 'allocation') as about,
+    warning
 from allocated.warning
 order by position, warning;
+
+create or replace view report.reason as
+select position, reason, leads_to, title, meaning, to_do, confirm
+from explained.reason
+order by position;
+
+create or replace view report.accepted as
+select finding_id, position, standing, who, why, until_on, up_to_usd::decimal(38, 12) as up_to_usd
+from explained.accepted
+order by finding_id, position;
+
+create or replace view report.curve as
+select
+    finding_id,
+    hour_of_day,
+    logged_tokens::bigint as logged_tokens,
+    set_right_tokens::bigint as set_right_tokens,
+    reported_tokens::bigint as reported_tokens
+from explained.curve
+order by finding_id, hour_of_day;
+
+create or replace view report.exchange as
+select
+    exchange.finding_id,
+    exchange.reason,
+    exchange.at_value,
+    case when exchange.reason = 'workspace' then workspace.name end as workspace_name,
+    exchange.is_rest,
+    exchange.quantity::bigint as quantity,
+    exchange.amount_usd::decimal(38, 12) as amount_usd
+from explained.exchange
+left join source.workspace on workspace.workspace_id = exchange.at_value
+order by
+    exchange.finding_id, exchange.is_rest, if(exchange.reason = 'cutoff', exchange.at_value, null), abs(exchange.quantity) desc,
+    exchange.quantity, exchange.at_value;
 
 -- Controls: what is printed twice is the same figure. Empty means fine.
 

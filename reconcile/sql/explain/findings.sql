@@ -150,20 +150,29 @@ group by reason, place_log, place_workspace_id, place_model, place_service_tier,
 create or replace table explained.largest as
 select
     id,
-    to_json(list({
-        'day': day::varchar, 'workspace_id': workspace_id, 'model': model, 'service_tier': service_tier, 'meter': meter,
-        'quantity': quantity::varchar, 'amount_usd': amount_usd::varchar,
-    } order by standing)) as cells,
+    -- of the three rarer dimensions, the one that the reason is about (a merge patch drops what is null)
+    to_json(list(json_merge_patch('{}'::json, to_json({
+        'day': day::varchar, 'workspace_id': workspace_id, 'model': model, 'service_tier': service_tier,
+        'context_window': if(reason = 'context_window', context_window, null),
+        'inference_geo': if(reason = 'inference_geo', inference_geo, null),
+        'speed': if(reason = 'speed', speed, null),
+        'meter': meter, 'quantity': quantity::varchar, 'amount_usd': amount_usd::varchar,
+    })) order by standing)) as cells,
 from (
     select
-        finding_id as id, day, workspace_id, model, service_tier, meter, sum(quantity)::bigint as quantity,
-        sum(amount_usd)::decimal(38, 12) as amount_usd,
+        part.finding_id as id, summed.reason, day, part.workspace_id, part.model, part.service_tier, context_window,
+        inference_geo, speed, part.meter, sum(part.quantity)::bigint as quantity,
+        sum(part.amount_usd)::decimal(38, 12) as amount_usd,
         row_number() over (
-            partition by finding_id
-            order by abs(sum(amount_usd)) desc, day, workspace_id nulls last, model nulls last, service_tier nulls last, meter nulls last
+            partition by part.finding_id
+            order by abs(sum(part.amount_usd)) desc, day, part.workspace_id nulls last, part.model nulls last,
+                part.service_tier nulls last, context_window nulls last, inference_geo nulls last, speed nulls last,
+                part.meter nulls last
         ) as standing,
-    from explained.part
-    group by finding_id, day, workspace_id, model, service_tier, meter
+    from explained.part as part
+    join explained.summed as summed on summed.id = part.finding_id
+    group by part.finding_id, summed.reason, day, part.workspace_id, part.model, part.service_tier, context_window,
+        inference_geo, speed, part.meter
 )
 where standing <= 5
 group by id;

@@ -1,0 +1,245 @@
+"""What stands behind a finding: its requests, its words, its picture, and who signed for it."""
+
+import re
+from datetime import date
+from decimal import Decimal
+
+import pytest
+from month import closed, cost, line, tokens, usage, write_config
+from test_cases import CASES, configured, read
+
+from reconcile import explain, ledger, reasons, render
+from reconcile.config import REASONS
+
+AT, HOUR, DAY = "2026-10-05T10:30:00Z", "2026-10-05T10:00:00Z", "2026-10-05"
+
+
+def case(name, folder):
+    """A month of tests/cases, closed."""
+    rows = [[make(**row) for row in read(CASES / name, f"{kind}.json", [])] for kind, make in KINDS]
+    config = configured(CASES / name, folder)
+    return closed(folder, *rows, [], config=config, **read(CASES / name, "pull.json", {}))
+
+
+KINDS = (("usage", usage), ("cost", cost))
+
+
+def findings(connection, reason):
+    return ledger.rows(connection, "select * from report.finding where reason = ? order by id", [reason])
+
+
+def behind(connection, finding, limit=1000):
+    return explain.evidence_requests(connection, finding["id"], limit)
+
+
+# Words
+
+
+def test_every_reason_has_its_words():
+    """Each code of the closed list stands once, in the bridge's order, with a title and whole sentences."""
+    assert tuple(one.code for one in reasons.BEFORE_BILLED) == REASONS
+    assert len({one.code for one in reasons.ALL}) == len(reasons.ALL)
+    for one in reasons.ALL:
+        assert not one.title.endswith(".")
+        assert all(text.endswith(".") and text[0].isupper() for text in (one.meaning, one.to_do, one.confirm))
+
+
+def test_a_ledger_holds_the_words(tmp_path):
+    """report.reason has every code with its words, so that a ledger can be read without the program."""
+    with closed(tmp_path, [], [], []) as connection:
+        kept = connection.execute("select reason, title, meaning, to_do, confirm from report.reason").fetchall()
+    assert kept == [(one.code, one.title, one.meaning, one.to_do, one.confirm) for one in reasons.ALL]
+
+
+# Requests
+
+
+@pytest.mark.parametrize(
+    ("name", "reason", "column"),
+    [
+        ("d_two_logs_hold_the_same_request", "duplicate", "amount_usd"),
+        ("d_one_request_on_three_lines", "duplicate", "amount_usd"),
+        ("d_stream_events_added_up", "stream_sum", "amount_usd"),
+        ("c_app_prices_cached_input_twice", "app_price", "amount_usd"),
+        ("c_log_counts_cached_tokens_in_the_input_too", "cache_inclusive", "quantity"),
+        ("m_compaction_outside_the_top_level", "iterations", "quantity"),
+    ],
+)
+def test_requests_add_up_to_their_finding(name, reason, column, tmp_path):
+    """What is known request by request sums to the finding, to the last digit."""
+    with case(name, tmp_path) as connection:
+        found = findings(connection, reason)
+        assert found
+        for finding in found:
+            rows, count = behind(connection, finding)
+            assert len(rows) == count > 0
+            assert all(row["known"] and row["request_id"] for row in rows)
+            assert sum(row[column] for row in rows) == finding[column]
+
+
+def test_a_duplicate_names_both_logs(tmp_path):
+    """The line that was taken away stands with its own log, and with the log that kept the request."""
+    with case("d_two_logs_hold_the_same_request", tmp_path) as connection:
+        [finding] = findings(connection, "duplicate")
+        [row], _ = behind(connection, finding)
+    assert (row["request_id"], row["log"], row["note"]) == ("req_1", "app", "1 line more; kept in gateway")
+    assert row["amount_usd"] == Decimal("-0.005")
+
+
+def test_a_shifted_log_names_the_lines_that_change_their_day(tmp_path):
+    """Of a log that is three hours ahead, the lines of each day's first three hours were counted the day before."""
+    with case("t_log_clock_three_hours_ahead", tmp_path) as connection:
+        [finding] = findings(connection, "time_zone")
+        rows, count = behind(connection, finding)
+        assert len(rows) == count > 0
+        for row in rows:
+            assert row["logged_at"].hour < 3
+            assert f"counted at {row['logged_at'].date().replace(day=row['logged_at'].day - 1)}" in row["note"]
+
+
+def test_requests_under_another_tier_are_listed_by_hour_and_place(tmp_path):
+    """What was recorded as standard and reported as batch is known where all of its hour and place was moved."""
+    with case("b_log_does_not_know_that_it_is_a_batch", tmp_path) as connection:
+        [finding] = findings(connection, "service_tier")
+        rows, count = behind(connection, finding)
+        logged = connection.execute("select count(*) from source.request").fetchall()[0][0]
+        assert 0 < count <= logged
+        assert {row["service_tier"] for row in rows} == {"standard"}
+        assert any(row["known"] for row in rows)
+
+
+def test_an_error_is_known_to_be_unreported_and_comes_first(tmp_path):
+    """Of requests that the provider may not have counted, the one with an error status is named first."""
+    lines = [line(AT, f"req_{n}", usage=tokens(10_000 * n), status=200) for n in (1, 2, 3)]
+    lines.append(line(AT, "req_failed", usage=tokens(5_000), status=529))
+    usages = [usage(HOUR, input=30_000)]
+    with closed(tmp_path, usages, [cost(DAY, "15", "uncached_input_tokens")], lines) as connection:
+        listed = [row for finding in findings(connection, "unreported") for row in behind(connection, finding)[0]]
+    first, *others = listed
+    assert (first["request_id"], first["known"], first["note"]) == ("req_failed", True, "error status")
+    assert not any(row["known"] for row in others)
+
+
+def test_what_no_log_holds_has_no_requests(tmp_path):
+    """Usage that was never logged, and charges without a quantity, have no request to name."""
+    for name, reason in (("m_key_that_no_log_names", "unlogged_key"), ("m_use_without_a_key", "no_key")):
+        with case(name, tmp_path / name) as connection:
+            assert [behind(connection, finding) for finding in findings(connection, reason)] == [([], 0)]
+
+
+def test_requests_have_a_total_order_and_a_limit(tmp_path):
+    """The largest come first, the count is of all, and asking for none still counts."""
+    lines = [line(AT, f"req_{n}", usage=tokens(1000), cost_usd=cost_usd) for n, cost_usd in enumerate("7295")]
+    with closed(tmp_path, [usage(HOUR, input=4000)], [], lines) as connection:
+        [finding] = findings(connection, "app_price")
+        assert [row["request_id"] for row in behind(connection, finding, 2)[0]] == ["req_2", "req_0"]
+        assert behind(connection, finding, 0) == ([], 4)
+        assert [row["request_id"] for row in behind(connection, finding)[0]] == ["req_2", "req_0", "req_3", "req_1"]
+
+
+# Pictures
+
+
+def test_the_curve_shows_the_shift(tmp_path):
+    """With its clock set right the log lies on the reported curve hour by hour; as logged it lies three hours later."""
+    with case("t_log_clock_three_hours_ahead", tmp_path / "month") as connection:
+        rows = ledger.rows(connection, "select * from report.curve order by hour_of_day")
+        page = rendered(connection, tmp_path)
+    assert len(rows) == 24
+    assert all(row["set_right_tokens"] == row["reported_tokens"] for row in rows)
+    assert [row["logged_tokens"] for row in rows] != [row["reported_tokens"] for row in rows]
+    assert 'aria-label="Tokens by hour of the day: as logged, with the clock set right, and as reported"' in page
+
+
+def test_two_bars_net(tmp_path):
+    """What was recorded under one tier and reported under the other is the same quantity, and other dollars."""
+    with case("b_log_does_not_know_that_it_is_a_batch", tmp_path / "month") as connection:
+        connection.execute("update explained.finding set beyond_tolerance = true")
+        [finding] = findings(connection, "service_tier")
+        rows = ledger.rows(connection, "select * from report.exchange")
+        page = rendered(connection, tmp_path)
+    assert {row["at_value"]: row["quantity"] > 0 for row in rows} == {"standard": False, "batch": True}
+    assert sum(row["quantity"] for row in rows) == 0
+    assert sum(row["amount_usd"] for row in rows) == finding["amount_usd"]
+    assert re.search(r'aria-label="Recorded elsewhere than reported: (standard|batch) .*tokens', page)
+
+
+def rendered(connection, folder):
+    render.render(connection, folder / "out")
+    return (folder / "out" / "discrepancy.html").read_text()
+
+
+# Accepted differences
+
+UNREPORTED = (
+    [usage(HOUR, input=1_000_000)],
+    [cost(DAY, "500", "uncached_input_tokens")],
+    [line(AT, f"req_{n}", usage=tokens(100_000)) for n in range(30)],
+)
+ENTRY = {"reason": "unreported", "workspace": "Search", "up_to_usd": 20, "who": "Kim", "why": "A test tenant"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "state", "shown"),
+    [
+        ({"until": "2026-11-01"}, "accepted", "Accepted by Kim until 1 Nov 2026, up to $20.00: A test tenant"),
+        (
+            {"until": "2026-11-01", "up_to_usd": 9},
+            "discrepancy",
+            "Counts again: Kim accepted it until 1 Nov 2026, up to $9.00 only (A test tenant)",
+        ),
+        (
+            {"until": DAY},
+            "discrepancy",
+            "Counts again: the acceptance by Kim (A test tenant) expired on 5 Oct 2026",
+        ),
+    ],
+)
+def test_an_acceptance_holds_until_it_does_not(tmp_path, changes, state, shown):
+    """An accepted difference is no discrepancy; too large, or expired, it counts again, and the page says why."""
+    config = write_config(tmp_path, accepted=[ENTRY | changes])
+    with closed(tmp_path, *UNREPORTED, config=config) as connection:
+        [finding] = findings(connection, "unreported")
+        page = rendered(connection, tmp_path)
+        summary = ledger.rows(connection, "select * from report.summary")[0]
+    assert (finding["state"], finding["amount_usd"]) == (state, Decimal(-10))
+    assert summary["discrepancy_count"] == (state == "discrepancy")
+    assert shown in page
+
+
+@pytest.mark.parametrize(
+    ("changes", "warning"),
+    [
+        ({"until": "2026-11-01"}, None),
+        ({"until": "2026-11-01", "up_to_usd": "9.99"}, "is for up to $9.99, found $10: it is not accepted"),
+        ({"until": DAY}, "(Kim) expired on 2026-10-05: it is not accepted any more"),
+        ({"until": "2026-11-01", "reason": "log_gap"}, "(until 2026-11-01, Kim) matches nothing in this period"),
+        ({"until": "2026-11-01", "workspace": "Ads"}, "(until 2026-11-01, Kim) matches nothing in this period"),
+    ],
+)
+def test_an_acceptance_that_does_not_hold_is_warned_of(tmp_path, changes, warning):
+    """An entry that is about nothing, has expired or is exceeded is a warning on the page on the difference."""
+    entry = ENTRY | changes
+    config = write_config(tmp_path, accepted=[entry])
+    with closed(tmp_path, *UNREPORTED, config=config) as connection:
+        warned = [text for (text,) in connection.execute("select warning from explained.warning").fetchall()]
+        for text in warned:
+            connection.execute("insert into allocated.warning values (1, ?)", [text])  # as a run keeps them
+        page = rendered(connection, tmp_path)
+    expected = [] if warning is None else [f"accepted {entry['reason']} {entry['workspace']} {warning}"]
+    assert warned == expected
+    assert all(text in page for text in expected)
+    assert ('<div class="warn">' in page) == bool(expected)
+
+
+def test_one_entry_does_not_spend_what_another_covers(tmp_path):
+    """Every entry that is about a finding is kept with its own standing; one that holds is enough."""
+    entries = [ENTRY | {"until": "2026-10-02", "who": "Kim"}, ENTRY | {"until": "2027-01-01", "who": "Lee"}]
+    config = write_config(tmp_path, accepted=entries)
+    with closed(tmp_path, *UNREPORTED, config=config) as connection:
+        kept = ledger.rows(connection, "select who, standing, until_on from report.accepted")
+        assert [tuple(row.values()) for row in kept] == [
+            ("Kim", "expired", date(2026, 10, 2)),
+            ("Lee", "holds", date(2027, 1, 1)),
+        ]
+        assert findings(connection, "unreported")[0]["state"] == "accepted"
