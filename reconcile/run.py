@@ -83,6 +83,22 @@ class PeriodStatus:
     discrepancies: tuple[OpenDiscrepancy, ...]
 
 
+@dataclass(frozen=True)
+class Explanation:
+    """One finding of a period's newest revision: rows of the report's views, and the requests behind it.
+
+    ``requests`` are rows of ``explained.request``, at most as many as were asked for of ``requests_behind``.
+    """
+
+    period: str
+    revision: int
+    finding: Row
+    reason: Row
+    accepted: tuple[Row, ...]
+    requests: tuple[Row, ...]
+    requests_behind: int
+
+
 def _silent(_what: str, _done: int, _total: int | None) -> None:
     return None
 
@@ -212,6 +228,37 @@ def export(
     if any(entry["final"] for entry in _closes(room.register.entries(), period, revision.number)):
         return written
     return replace(written, notes=(*written.notes, f"r{revision.number} was not closed with --final: it may change"))
+
+
+def explanation(config: Config, finding_id: str, *, period: Period | None, requests: int) -> Explanation:
+    """One finding with its evidence, out of the newest revision of a period, by default the newest that holds it.
+
+    Raises ``ConfigError`` where there is none of that id.
+    """
+    shelf = _Room(config.data_dir).shelf
+    periods = [period] if period else shelf.periods()[::-1]
+    for revision in filter(None, map(shelf.newest, periods)):
+        with ledger.reading(revision.path) as connection:
+            found = ledger.rows(connection, "select * from report.finding where id = ?", [finding_id])
+            if found:
+                return _explanation(connection, revision, found[0], requests)
+    held = f"{period} holds none of that id" if period else "no month that was closed holds one of that id"
+    raise ConfigError(f"finding {finding_id}", held, "`reconcile status` lists the open ones, discrepancy.csv all")
+
+
+def _explanation(
+    connection: duckdb.DuckDBPyConnection, revision: ledger.Revision, finding: Row, requests: int
+) -> Explanation:
+    shown, behind = explain.evidence_requests(connection, finding["id"], requests)
+    return Explanation(
+        period=connection.execute("select period from source.run").fetchall()[0][0],
+        revision=revision.number,
+        finding=finding,
+        reason=ledger.rows(connection, "select * from report.reason where reason = ?", [finding["reason"]])[0],
+        accepted=tuple(ledger.rows(connection, "select * from report.accepted where finding_id = ?", [finding["id"]])),
+        requests=tuple(shown),
+        requests_behind=behind,
+    )
 
 
 # The folder -----------------------------------------------------------------------------------------------------------

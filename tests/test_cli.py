@@ -1,5 +1,6 @@
 """The commands: exit codes, one object for programs, text for people, and a key that shows nowhere."""
 
+import csv
 import gzip
 import json
 import os
@@ -8,7 +9,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
@@ -127,6 +128,80 @@ class FakePeriod:
     discrepancies: tuple[FakeDiscrepancy, ...] = (FakeDiscrepancy(),)
 
 
+def explanation(**changes: object) -> SimpleNamespace:
+    """What `run.explanation` gives back: a discount of two requests."""
+    values: dict[str, object] = {
+        "period": "2026-10",
+        "revision": 2,
+        "finding": {
+            "id": "0123456789ab",
+            "state": "discrepancy",
+            "reason": "service_tier",
+            "title": "Recorded under another service tier",
+            "confidence": "inferred",
+            "day_from": date(2026, 10, 3),
+            "day_to": date(2026, 10, 4),
+            "log": "gateway",
+            "workspace_id": None,
+            "workspace_name": None,
+            "model": None,
+            "service_tier": "batch",
+            "meter": None,
+            "api_key_id": None,
+            "api_key_name": None,
+            "quantity": 0,
+            "amount_usd": Decimal("-1234.500000000000"),
+            "moved_usd": Decimal("2469.000000000000"),
+            "misplaced_usd": Decimal("2469.000000000000"),
+            "accepted": False,
+            "evidence": json.dumps(
+                {
+                    "cells": "12000",
+                    "confusions": [{"recorded_as": "standard", "reported_as": "batch", "tokens": "1694392"}],
+                    "months_next_to_it": ["2026-09", "2026-11"],
+                    "largest": [{"day": "2026-10-03", "meter": None, "quantity": "-13323", "amount_usd": "-0.333075"}],
+                }
+            ),
+        },
+        "reason": {
+            "reason": "service_tier",
+            "title": "Recorded under another service tier",
+            "meaning": "It means this.",
+            "to_do": "Do that.",
+            "confirm": "Look there.",
+        },
+        "accepted": (
+            {
+                "standing": "expired",
+                "who": "Kim",
+                "why": "known",
+                "until_on": date(2026, 10, 1),
+                "up_to_usd": Decimal("5.000000000000"),
+            },
+        ),
+        "requests": tuple(
+            {
+                "known": known,
+                "request_id": f"req_{n}",
+                "log": "gateway",
+                "logged_at": datetime(2026, 10, 3, 4, 5, n),  # noqa: DTZ001 - as the ledger gives it
+                "workspace_id": "wrkspc_a",
+                "model": "claude-opus-5",
+                "service_tier": "standard",
+                "api_key_id": None,
+                "status": 200 + n,
+                "quantity": None,
+                "amount_usd": None,
+                "recorded_usd": Decimal("0.084950000000"),
+                "note": None,
+            }
+            for n, known in ((1, True), (2, False))
+        ),
+        "requests_behind": 1633,
+    }
+    return SimpleNamespace(**(values | changes))
+
+
 DIRECTORY = SimpleNamespace(
     organization=SimpleNamespace(id="org_1", name='Example "Ltd"\nevil: true'),
     workspaces=(
@@ -158,6 +233,13 @@ def fake_run(monkeypatch):
     fake.close = close
     fake.directory = directory
     fake.status = lambda config: (FakePeriod(),)
+    fake.explained = explanation
+
+    def explain(config, finding_id, *, period, requests):
+        fake.calls.append((finding_id, period, requests))
+        return fake.explained()
+
+    fake.explanation = explain
     fake.SEARCHED_REASONS = frozenset({"duplicate", "unlogged"})
     monkeypatch.setitem(sys.modules, "reconcile.run", fake)
     monkeypatch.setattr(reconcile, "run", fake, raising=False)
@@ -368,6 +450,104 @@ def test_status_lists_periods_and_what_is_open(here, fake_run, capsys):
     fake_run.status = lambda config: ()
     cli.invoke(["status"])
     assert "No period was closed yet" in capsys.readouterr().out
+
+
+def test_explain_prints_one_finding(here, fake_run, capsys):
+    """What, how much, how we know, what to do, who signed for it and the largest cells, each under its heading."""
+    assert cli.invoke(["explain", "0123456789ab"]) == 0
+    assert fake_run.calls == [("0123456789ab", None, 0)]
+    assert (
+        capsys.readouterr().out
+        == """\
+Recorded under another service tier: log gateway, tier batch
+0123456789ab, 2026-10 r2, 2026-10-03 to 2026-10-04: a discrepancy
+
+What
+  It means this.
+
+How much
+  amount             -1,234.50 USD
+  in a wrong place   2,469.00 USD
+  quantity           0 tokens
+
+How we know
+  confidence          inferred: a pattern in the data fits this cause
+  cells               12,000
+  months next to it   2026-09, 2026-11
+
+Confusions
+  recorded as   reported as      tokens
+  ─────────────────────────────────────
+  standard      batch         1,694,392
+
+What to do
+  Do that.
+
+How to confirm
+  Look there.
+
+Accepted
+  Counts again: the acceptance by Kim (known) expired on 2026-10-01
+
+Its largest cells
+  day          quantity   amount, USD
+  ───────────────────────────────────
+  2026-10-03    -13,323     -0.333075
+
+More: docs/reasons.md#service_tier
+"""
+    )
+
+
+def test_explain_names_the_requests(here, fake_run, capsys):
+    """Asked for, the requests stand in a table; what all share stands above it, and what is not known is said."""
+    cli.invoke(["explain", "0123456789ab", "--requests", "2", "--month", "2026-10"])
+    assert fake_run.calls == [("0123456789ab", Period.parse("2026-10"), 2)]
+    out = capsys.readouterr().out
+    listed = out[out.index("2 of 1,633") : out.index("\nMore:")]
+    assert listed.splitlines() == [
+        "2 of 1,633 requests in its hours and places, largest first. Known are those that are surely behind",
+        "it; of the others the data does not tell which (log gateway, workspace id wrkspc_a, model",
+        "claude-opus-5, service tier standard)",
+        "  request id   logged at              known   status   recorded, USD",
+        "  ──────────────────────────────────────────────────────────────────",
+        "  req_1        2026-10-03T04:05:01Z   yes     201            0.08495",
+        "  req_2        2026-10-03T04:05:02Z   no      202            0.08495",
+    ]
+    fake_run.explained = lambda: explanation(requests=(), requests_behind=0)
+    cli.invoke(["explain", "0123456789ab", "--requests", "2"])
+    assert "The logs hold no request that stands behind it." in capsys.readouterr().out
+
+
+def test_explain_as_json_is_one_object(here, fake_run, capsys):
+    """Rows as the views have them, the evidence as an object, amounts as strings."""
+    assert cli.invoke(["explain", "0123456789ab", "--requests", "2", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    keys = ["exit", "period", "revision", "finding", "reason", "accepted", "requests", "requests_behind"]
+    assert list(answer) == keys
+    assert answer["finding"]["amount_usd"] == "-1234.500000000000"
+    assert answer["finding"]["evidence"]["confusions"][0]["tokens"] == "1694392"
+    assert answer["requests"][0]["logged_at"] == "2026-10-03T04:05:01Z"
+
+
+@pytest.mark.parametrize("arguments", [[], ["nope", "nope"], ["nope", "--requests", "-1"], ["nope", "--month", "x"]])
+def test_explain_needs_one_id(here, fake_run, capsys, arguments):
+    """No id, two of them, or a wrong option is exit 2."""
+    assert cli.invoke(["explain", *arguments]) == 2
+    assert fake_run.calls == []
+
+
+def test_explain_does_not_know_the_id(here, capsys):
+    """An id that no closed month holds is exit 2 with one line, also as an object."""
+    assert cli.invoke(["explain", "0123456789ab", "--json"]) == 2
+    out, err = capsys.readouterr()
+    assert err == (
+        "finding 0123456789ab: no month that was closed holds one of that id."
+        " `reconcile status` lists the open ones, discrepancy.csv all.\n"
+    )
+    assert json.loads(out)["error"]["where"] == "finding 0123456789ab"
+    assert cli.invoke(["explain", "0123456789ab", "--month", "2026-10"]) == 2
+    assert capsys.readouterr().err.startswith("finding 0123456789ab: 2026-10 holds none of that id.")
 
 
 def test_check_says_what_is_fine(here, fake_run, capsys):
@@ -618,6 +798,24 @@ def test_a_sandbox_serves_until_it_is_interrupted(tmp_path):
     assert key not in out + err + checked.stdout
 
 
+def assert_findings_are_explained(directory: Path) -> None:
+    """A row of discrepancy.csv is found by its id, as text and as an object that holds the same amount."""
+    config = str(directory / "config.yaml")
+    with (directory / "var" / "reports" / "2026-10" / "discrepancy.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    named = [row for row in rows if row["reason"] == "duplicate"][:1]
+    assert named
+    for row in [*named, rows[0]]:
+        told = python("-m", "reconcile", "explain", row["id"], "-c", config, "--requests", "3", "--json")
+        assert (told.returncode, told.stderr) == (0, "")
+        answer = json.loads(told.stdout)
+        assert answer["finding"]["amount_usd"] == row["amount_usd"]
+        assert len(answer["requests"]) == min(3, answer["requests_behind"])
+        assert answer["requests_behind"] or row not in named
+    shown = python("-m", "reconcile", "explain", rows[0]["id"], "-c", config, "--requests", "3")
+    assert shown.stdout.endswith(f"More: docs/reasons.md#{rows[0]['reason']}\n")
+
+
 def test_the_demo_runs_twice_and_shows_the_key_nowhere(tmp_path):
     """The demo ends with 0, prints bridge, chargeback and what was planted; again, it finds its revision unchanged."""
     ran = [python("-m", "reconcile", "demo", "--requests", "2000", cwd=tmp_path) for _ in range(2)]
@@ -629,6 +827,7 @@ def test_the_demo_runs_twice_and_shows_the_key_nowhere(tmp_path):
     assert re.search(r"^duplicate +\S+ +\S+ +as planted$", ran[0].stdout, re.MULTILINE)
     pages = re.findall(r"^Report +(\S+)$", ran[0].stdout, re.MULTILINE)
     assert [Path(page).name for page in pages] == ["index.html", "discrepancy.html", "allocation.html"]
+    assert_findings_are_explained(tmp_path / "var" / "demo")
     key = Sandbox.build(Scenario(requests=1)).key.encode()
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert len(written) > 100

@@ -3,6 +3,7 @@
 ```
 output         text for people, JSON for programs, progress
 text           a close in a few lines
+finding        one finding with its evidence
 first_config   what `init` writes
 checks         what `check` looks at
 ```
@@ -468,4 +469,35 @@ def export_files(
         say_json({"exit": 0, **asdict(written)})
     else:
         say(*(f"File  {path}" for path in written.files))
+    return 0
+
+
+@commands.command()
+@click.argument("finding_id", metavar="ID")
+@_config
+@click.option("--month", callback=_month, metavar="M", help="The month, YYYY-MM; default: the newest with this id.")
+@click.option(
+    "--requests",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Name up to N of the requests behind it, the largest first, where a log has them.",
+)
+@_json
+def explain(*, finding_id: str, config_path: Path, month: Period | None, requests: int, as_json: bool) -> int:
+    """Show one finding: what, how much, how we know, and what to do about it.
+
+    Its id stands on the page on the difference, in discrepancy.csv and in the list of `status`.
+    """
+    from reconcile import run  # noqa: PLC0415
+    from reconcile.cli import finding  # noqa: PLC0415
+    from reconcile.config import load_config  # noqa: PLC0415
+
+    found = run.explanation(load_config(config_path), finding_id, period=month, requests=requests)
+    if as_json:
+        told = {**found.finding, "evidence": finding.evidence_of(found.finding)}
+        say_json({"exit": 0, **vars(found), "finding": told})
+    else:
+        say(*finding.explained(found, requests))
     return 0

@@ -25,13 +25,13 @@ def summary(outcome: "Outcome") -> Iterator[str]:
     truth = _truth(figures["difference_usd"], len(outcome.discrepancies))
     yield f"{figures['organization']}, {outcome.period} ({revision}): {truth}"
     yield ""
-    sides = [(name, _usd(figures[f"{name}_usd"])) for name in ("recorded", "reported", "billed")]
-    yield from _table([(f"Through {figures['through_on']}", "USD"), *sides], "<>")
+    sides = [(name, usd(figures[f"{name}_usd"])) for name in ("recorded", "reported", "billed")]
+    yield from table([(f"Through {figures['through_on']}", "USD"), *sides], "<>")
     yield ""
-    yield from _table([("Bridge", "USD", "running"), *_bridge(outcome.bridge)], "<>>")
+    yield from table([("Bridge", "USD", "running"), *_bridge(outcome.bridge)], "<>>")
     yield ""
     head = ("Cost center", "name", "direct", "shared", "total")
-    yield from _table([head, *_chargeback(outcome.chargeback)], "<<>>>")
+    yield from table([head, *_chargeback(outcome.chargeback)], "<<>>>")
     yield from (f"Warning: {warning}" for warning in outcome.warnings)
 
 
@@ -62,7 +62,7 @@ def planted_beside_found(planted: Iterable["Planted"], outcome: "Outcome", searc
         )
         for reason in dict.fromkeys([*planted_usd, *found_usd])
     ]
-    yield from _table([("Planted beside found, USD", "planted", "found", ""), *rows], "<>><")
+    yield from table([("Planted beside found, USD", "planted", "found", ""), *rows], "<>><")
     if holds_more:
         yield f"What is {_NOT_YET} is found all the same: it stands in {' and '.join(_REST)} until then."
 
@@ -73,22 +73,22 @@ def status(periods: Sequence["PeriodStatus"]) -> Iterator[str]:
         yield "No period was closed yet. `reconcile close` closes the last complete month."
         return
     head = ("Period", "state", "revision", "closed at", "billed", "difference", "residual", "open")
-    yield from _table([head, *map(_period, periods)], "<<<<>>>>")
+    yield from table([head, *map(_period, periods)], "<<<<>>>>")
     opened = [
-        (found.id, one.period, found.reason, _usd(found.amount_usd), str(found.age_months))
+        (found.id, one.period, found.reason, usd(found.amount_usd), str(found.age_months))
         for one in periods
         for found in one.discrepancies
     ]
     if opened:
         yield ""
-        yield from _table([("Discrepancy", "period", "reason", "USD", "months"), *opened], "<<<>>")
+        yield from table([("Discrepancy", "period", "reason", "USD", "months"), *opened], "<<<>>")
 
 
 def _truth(difference_usd: Decimal, discrepancies: int) -> str:
     """The finding, as a sentence."""
     if difference_usd:
         verb = "exceeds" if difference_usd > 0 else "falls short of"
-        sides = f"billed {verb} recorded by ${_usd(abs(difference_usd))}"
+        sides = f"billed {verb} recorded by ${usd(abs(difference_usd))}"
     else:
         sides = "billed equals recorded"
     counted = {0: "no discrepancy", 1: "1 discrepancy"}.get(discrepancies, f"{discrepancies} discrepancies")
@@ -111,22 +111,22 @@ def _chargeback(chargeback: Rows) -> Iterator[tuple[str, ...]]:
     rows = list(chargeback)
     columns = ("direct_usd", "shared_usd", "total_usd")
     for row in rows:
-        yield row["cost_center"], row["name"] or "", *(_usd(row[column]) for column in columns)
+        yield row["cost_center"], row["name"] or "", *(usd(row[column]) for column in columns)
     totals_usd = (sum((row[column] for row in rows), Decimal(0)) for column in columns)
-    yield "billed", "", *map(_usd, totals_usd)
+    yield "billed", "", *map(usd, totals_usd)
 
 
 def _beside(
     reason: str, planted_usd: Decimal | None, found_usd: Decimal | None, *, is_searched: bool, holds_more: bool
 ) -> tuple[str, str, str, str]:
     if planted_usd is None:
-        return reason, "-", _usd(found_usd), "not planted"
+        return reason, "-", usd(found_usd), "not planted"
     if not is_searched:
-        return reason, _usd(planted_usd), "-", _NOT_YET
+        return reason, usd(planted_usd), "-", _NOT_YET
     if reason in _REST and holds_more:
-        return reason, _usd(planted_usd), _usd(found_usd), f"holds what is {_NOT_YET}"
+        return reason, usd(planted_usd), usd(found_usd), f"holds what is {_NOT_YET}"
     off_usd = (found_usd or Decimal(0)) - planted_usd
-    return reason, _usd(planted_usd), _usd(found_usd), f"off by {_usd(off_usd)}" if cents(off_usd) else "as planted"
+    return reason, usd(planted_usd), usd(found_usd), f"off by {usd(off_usd)}" if cents(off_usd) else "as planted"
 
 
 def _period(one: "PeriodStatus") -> tuple[str, ...]:
@@ -135,18 +135,19 @@ def _period(one: "PeriodStatus") -> tuple[str, ...]:
         one.state,
         f"r{one.revision}",
         one.closed_at,
-        _usd(one.billed_usd),
-        _usd(one.difference_usd),
-        _usd(one.residual_usd),
+        usd(one.billed_usd),
+        usd(one.difference_usd),
+        usd(one.residual_usd),
         str(len(one.discrepancies)),
     )
 
 
-def _usd(amount_usd: Decimal | None) -> str:
+def usd(amount_usd: Decimal | None) -> str:
+    """Dollars and cents, a dash where there is no amount."""
     return "-" if amount_usd is None else f"{cents(amount_usd):,.2f}"
 
 
-def _table(rows: Sequence[Sequence[str]], alignment: str) -> list[str]:
+def table(rows: Sequence[Sequence[str]], alignment: str) -> list[str]:
     """Columns side by side under the first row as their head; ``alignment`` has < or > for each column."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(alignment))]
     lines = [
