@@ -62,17 +62,20 @@ def test_null_request_ids_are_never_folded(tmp_path):
         assert bridge(ledger)["recorded"] == "0.01"
 
 
+AT, INSTANT = "2026-10-05T10:30:00Z", "2026-10-03T14:05:06Z"
+
+
 @pytest.mark.parametrize(
     ("bad", "why"),
     [
         ('{"request_id": "req_2", "timest', "is not one JSON object"),
-        (line("2026-10-05T10:30:00Z", "req_2", usage=tokens(-5)), "input_tokens is -5, expected a whole number of at least 0"),
-        (line("yesterday", "req_2", usage=tokens(5)), "timestamp is yesterday, expected an instant like 2026-10-03T14:05:06Z"),
-        (line("2026-10-05T10:30:00Z", "req_2", usage=None), "has no usage"),
-        (line("2026-10-05T10:30:00Z", "req_2", model="", usage=tokens(5)), "has no model"),
-        (line("2026-10-05T10:30:00Z", "req_2", usage=tokens(5), cost_usd="$5"), "cost_usd is $5, expected an amount in USD"),
+        (line(AT, "req_2", usage=tokens(-5)), "input_tokens is -5, expected a whole number of at least 0"),
+        (line("yesterday", "req_2", usage=tokens(5)), f"timestamp is yesterday, expected an instant like {INSTANT}"),
+        (line(AT, "req_2", usage=None), "has no usage"),
+        (line(AT, "req_2", model="", usage=tokens(5)), "has no model"),
+        (line(AT, "req_2", usage=tokens(5), cost_usd="$5"), "cost_usd is $5, expected an amount in USD"),
     ],
-)  # fmt: skip
+)
 def test_a_bad_line_is_kept_with_its_number(tmp_path, bad, why):
     """A line that cannot be read is counted and named, and the good ones stay."""
     with closed(
