@@ -1,4 +1,4 @@
-"""Who the simulated organization is: workspaces, API keys, logs, where traffic comes from, and what goes wrong where."""
+"""Who the simulated organization is: workspaces, API keys, logs, where its traffic comes from, what goes wrong where."""
 
 from dataclasses import dataclass, replace
 from hashlib import sha256
