@@ -259,7 +259,7 @@ def test_unlogged_key_needs_ninety_five_percent(tmp_path, named, reason):
     """Claimed only where lines that name their key carry at least 95 % of the workspace's recorded quantity."""
     with month(
         tmp_path,
-        [usage(HOUR, input=1000), usage("2026-10-06T10:00:00Z", input=70, api_key_id="apikey_b")],
+        [usage(HOUR, input=1000), usage(HOUR, input=70, api_key_id="apikey_b")],
         [line(AT, "a", usage=tokens(named)), line(AT, "b", usage=tokens(1000 - named), api_key_id=None)],
     ) as connection:
         assert found(connection) == [(reason, 70, "0.00035")]

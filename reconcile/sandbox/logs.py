@@ -31,7 +31,7 @@ class LogBook:
         log = self._logs[request.source.log]
         if touch.events:
             for event in touch.events:
-                self._add(log, event.at, touch, _event_line(log, request, touch, event))
+                self._add(log, request.at, touch, _event_line(log, request, touch, event))
             return
         at = request.at if touch.at is None else touch.at
         line = _line(log, request, touch, _timestamp(log, at, touch))
@@ -48,7 +48,7 @@ class LogBook:
         """The same request once more: as it stands, or as another log saw it a moment later."""
         later = min(at + 300, (at // DAY_MS + 1) * DAY_MS - 1)
         other = self._logs[touch.copy_log or log.name]
-        self._add(other, later, touch, line if other is log else _line(other, request, touch, instant(later)))
+        self._add(other, request.at, touch, line if other is log else _line(other, request, touch, instant(later)))
 
     def files(self, day: int) -> dict[str, bytes]:
         """A day's files by path, once nothing of it is to come. Every log has a file for every day."""

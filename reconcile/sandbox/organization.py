@@ -1,6 +1,7 @@
-"""Who the simulated organization is: workspaces, API keys, logs, where its traffic comes from, what goes wrong where."""
+"""Who the simulated organization is: workspaces, keys, logs, the sources of its traffic, and what goes wrong where."""
 
 from dataclasses import dataclass, replace
+from functools import cache
 from hashlib import sha256
 
 _BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
@@ -9,6 +10,7 @@ NAME = "Example Trading Ltd"
 ADMIN_KEY = "sk-ant-admin01-sandbox-only-not-a-secret"
 
 
+@cache
 def tagged_id(prefix: str, name: str) -> str:
     """An id that looks like the provider's and is the same in every sandbox: prefix, 01, and 22 characters."""
     number = int.from_bytes(sha256(f"{prefix}/{name}".encode()).digest(), "big")

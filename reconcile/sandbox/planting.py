@@ -184,6 +184,10 @@ class Planter:
             request.touch.logged = False
             self._book_silent(request, source)
             return []
+        if request.day > self._scenario.end_day:  # its line lies in a file that nobody reads for this month
+            request.touch = Touch()
+            request.touch.logged = False
+            return []
         log = self._log(request)
         taking = self._taking(request)
         if taking or log.own_cost:
@@ -308,7 +312,8 @@ class Planter:
         if "inference_geo" not in taking:
             return parts
         said = taking["inference_geo"].place.value
-        geo = said or request.source.workspace.default_geo
+        home = touch.workspace or request.source.workspace
+        geo = said or ("global" if "workspace_id" in touch.hides else home.default_geo)
         laid = self._lay("inference_geo", request, parts, lambda part: part._replace(geo=geo))
         if laid != parts:
             touch.geo = said

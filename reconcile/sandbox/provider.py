@@ -183,7 +183,7 @@ class Provider:
                     usage = cells[cell] = _Usage(dims.workspace_id, day, place)
                 rated = rates(dims.model, day, dims.service_tier, dims.inference_geo, dims.speed, dims.is_long)
                 usage.count(counters, rated, is_charged=dims.is_charged)
-                if counters[5] and dims.is_charged:
+                if counters[5]:  # no tier and no commitment covers them
                     searches[dims.workspace_id] = searches.get(dims.workspace_id, 0) + counters[5]
         lines = [line for cell, usage in cells.items() for line in self._bill_cell(day, cell, usage)]
         if self._truth.covers(day):

@@ -365,13 +365,19 @@ class _Draw:
 
     def _workspace(self, plant: str) -> Iterator[Placement]:
         naming = {logged_by.name for logged_by in self._logs if logged_by.names_workspace}
+        naming_geo = {logged_by.name for logged_by in self._logs if logged_by.names_geo}
         candidates = [source for source in self._sources if source.log in naming]
         for source in self._some_sources(2, candidates) if candidates else []:
-            others = [workspace.name for workspace in self._workspaces if workspace is not source.workspace]
+            others = [
+                workspace.name
+                for workspace in self._workspaces
+                if workspace is not source.workspace
+                and (source.log in naming_geo or workspace.default_geo == source.workspace.default_geo)
+            ]
             if others:
                 value = self._random.choice(others)
                 yield Placement(plant, source=source.name, strength=self._share(), days=self._days(), value=value)
-        nameless = [log for log in self._logs if log.names_workspace and not log.names_key]
+        nameless = [log for log in self._logs if log.names_workspace and log.names_geo and not log.names_key]
         if nameless and self._happens(0.3):
             name = self._random.choice(nameless).name
             yield Placement(plant, log=name, strength=self._share(), days=self._days(), value=None)
