@@ -97,7 +97,7 @@ def _search(connection: duckdb.DuckDBPyConnection) -> None:
     ledger.run_sql(connection, "explain/silent")
     ledger.run_sql(connection, "explain/corrected")
     connection.execute("delete from explained.claim")  # the first version is only what the corrections start from
-    for reason, position in (("time_zone", 1), ("cache_inclusive", 2)):
+    for reason, position in (("time_zone", 1), ("cache_inclusive", 2), ("workspace", 11)):
         ledger.run_sql(connection, f"explain/{reason}")
         connection.execute("delete from explained.step")
         connection.execute("insert into explained.step values (?, ?)", [reason, position])

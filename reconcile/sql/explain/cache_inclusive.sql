@@ -1,68 +1,117 @@
 -- Logs whose input counts cached tokens too.
--- Rule: per log and model, in the hours and places where no other log wrote: the input that was recorded too much equals
---   the cache reads (or reads and writes) that the log itself holds. Claimed when taking them off leaves at most half of
---   the difference in input, no request has less input than is taken off, and a quarter of what is taken off then agrees
---   to the token (1,000 requests tell without that).
+-- Rule: in the hours and places (a model's cells; or a key's, else a workspace's, whole use) where no other log wrote, the
+--   input that was recorded too much equals the cache reads (or reads and writes) that the log itself holds. Claimed for
+--   a log and model when taking them off leaves at most half of the difference in input, no request has less input than
+--   is taken off, and a quarter of what is taken off then agrees to the token (1,000 requests tell without that); and for
+--   all models of a log whose keys' whole use shows it, save those whose own cells agree as they are logged.
 -- Grain: explained.inclusive one row a log and model. Reads: explained.corrected, known, source.request. Writes: explained.
 create or replace table explained.inclusive as
 with
-recorded as (
-    select hour, workspace_id, model, service_tier, inference_geo, speed, min(log) as log,
+naming as (
+    select log, 100 * count(api_key_id) >= 95 * count(*) as names_keys from source.request group by log
+),
+span as (
+    select start_on::timestamp as from_at, through_on::timestamp + interval 24 hour as until_at from source.run
+),
+of_model as (
+    select hour, to_json([workspace_id, service_tier, inference_geo, speed])::varchar as place, model, min(log) as log,
         sum(input) as input, sum(read) as read, sum(write_5m + write_1h) as written,
-    from explained.corrected
+    from explained.corrected cross join span
+    where hour >= span.from_at and hour < span.until_at
     group by all
     having count(distinct log) = 1
 ),
-reported as (
-    select hour, workspace_id, model, service_tier, inference_geo, speed, sum(quantity) as input
+of_model_reported as (
+    select hour, to_json([workspace_id, service_tier, inference_geo, speed])::varchar as place, model,
+        sum(quantity) as input,
     from explained.known
-    where meter = 'uncached_input_tokens' and in_period
+    where meter = 'uncached_input_tokens'
+    group by all
+),
+of_log as (
+    select hour, if(naming.names_keys, corrected.api_key_id, corrected.workspace_id) as place, naming.names_keys,
+        min(corrected.log) as log, sum(input) as input, sum(read) as read, sum(write_5m + write_1h) as written,
+    from explained.corrected as corrected
+    join naming on naming.log = corrected.log
+    cross join span
+    where hour >= span.from_at and hour < span.until_at
+    group by all
+    having count(distinct corrected.log) = 1
+),
+of_log_reported as (
+    select hour, if(names_keys, api_key_id, workspace_id) as place, names_keys, sum(quantity) as input
+    from explained.known cross join (values (true), (false)) as way (names_keys)
+    where meter = 'uncached_input_tokens'
     group by all
 ),
 compared as (
-    select recorded.log, recorded.model, recorded.input - coalesce(reported.input, 0) as too_much, recorded.read,
-        recorded.written,
-    from recorded
-    left join reported
-        on reported.hour = recorded.hour and reported.workspace_id is not distinct from recorded.workspace_id
-        and reported.model = recorded.model and reported.service_tier = recorded.service_tier
-        and reported.inference_geo = recorded.inference_geo and reported.speed = recorded.speed
-    cross join source.run as run
-    where recorded.hour::date between run.start_on and run.through_on
+    select of_model.log, of_model.model, of_model.input - coalesce(reported.input, 0) as too_much, of_model.read,
+        of_model.written,
+    from of_model
+    left join of_model_reported as reported
+        on reported.hour = of_model.hour and reported.place = of_model.place and reported.model = of_model.model
+    union all
+    select of_log.log, null, of_log.input - coalesce(reported.input, 0), of_log.read, of_log.written
+    from of_log
+    left join of_log_reported as reported
+        on reported.hour = of_log.hour and reported.place = of_log.place and reported.names_keys = of_log.names_keys
 ),
 possible as (
     select log, model,
         bool_and(uncached_input_tokens >= cache_read_input_tokens) as holds_reads,
         bool_and(uncached_input_tokens >= cache_read_input_tokens + cache_write_5m + cache_write_1h) as holds_writes,
+        sum(cache_read_input_tokens) as read,
         sum(cache_write_5m + cache_write_1h) as written,
         count(*) as requests,
     from source.request
-    group by all
+    group by grouping sets ((log, model), (log))
 ),
 scored as (
     select compared.log, compared.model, count(*) as hours,
         sum(abs(too_much)) as as_logged,
-        case when any_value(holds_reads) then sum(abs(too_much - read)) end as without_reads,
-        case when any_value(holds_writes) and any_value(possible.written) > 0 then sum(abs(too_much - read - compared.written)) end
-            as without_reads_and_writes,
-        coalesce(sum(read) filter (too_much = read), 0) as exact_reads,
-        coalesce(sum(read + compared.written) filter (too_much = read + compared.written), 0) as exact_reads_and_writes,
-        sum(read) as reads,
-        sum(read + compared.written) as reads_and_writes,
+        case when any_value(holds_reads) then sum(abs(too_much - compared.read)) end as without_reads,
+        case
+            when any_value(holds_writes) and any_value(possible.written) > 0
+            then sum(abs(too_much - compared.read - compared.written))
+        end as without_reads_and_writes,
+        coalesce(sum(compared.read) filter (too_much = 0), 0) as reads_that_agree,
+        coalesce(sum(compared.read) filter (too_much = compared.read), 0) as exact_reads,
+        coalesce(sum(compared.read + compared.written) filter (too_much = compared.read + compared.written), 0)
+            as exact_reads_and_writes,
+        sum(compared.read) as reads,
+        sum(compared.read + compared.written) as reads_and_writes,
         any_value(possible.requests) as requests,
     from compared
-    join possible on possible.log = compared.log and possible.model = compared.model
+    join possible on possible.log = compared.log and possible.model is not distinct from compared.model
     group by compared.log, compared.model
+),
+judged as (
+    select *,
+        if(with_writes, 'reads and writes', 'reads') as counts,
+        least(without_reads, without_reads_and_writes) as left_tokens,
+        as_logged > 0 and 2 * least(without_reads, without_reads_and_writes) <= as_logged
+            and (
+                requests >= 1000
+                or 4 * if(with_writes, exact_reads_and_writes, exact_reads) >= if(with_writes, reads_and_writes, reads)
+            ) as shown,
+        4 * reads_that_agree >= reads and reads > 0 as agrees,
+    from (
+        select *, coalesce(without_reads_and_writes < without_reads, without_reads is null) as with_writes from scored
+    )
 )
-select log, model, hours, as_logged, least(without_reads, without_reads_and_writes) as left_tokens,
-    if(with_writes, 'reads and writes', 'reads') as counts,
-from (
-    select *, coalesce(without_reads_and_writes < without_reads, without_reads is null) as with_writes from scored
-)
-where as_logged > 0 and 2 * least(without_reads, without_reads_and_writes) <= as_logged
+select possible.log, possible.model,
+    coalesce(own.hours, whole.hours) as hours,
+    if(coalesce(own.shown, false), own.as_logged, whole.as_logged) as as_logged,
+    if(coalesce(own.shown, false), own.left_tokens, whole.left_tokens) as left_tokens,
+    if(coalesce(own.shown, false), own.counts, whole.counts) as counts,
+from possible
+left join judged as own on own.log = possible.log and own.model = possible.model
+left join judged as whole on whole.log = possible.log and whole.model is null
+where possible.model is not null and possible.read + possible.written > 0
     and (
-        requests >= 1000
-        or 4 * if(with_writes, exact_reads_and_writes, exact_reads) >= if(with_writes, reads_and_writes, reads)
+        coalesce(own.shown, false)
+        or (coalesce(whole.shown, false) and not coalesce(own.agrees, false)
+            and if(whole.counts = 'reads', possible.holds_reads, possible.holds_writes))
     );
 
 insert into explained.note

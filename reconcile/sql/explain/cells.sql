@@ -44,10 +44,12 @@ create or replace table explained.moved (
 
 create or replace table explained.shift (log VARCHAR, minutes BIGINT, left_tokens BIGINT, unshifted_tokens BIGINT);
 create or replace table explained.inclusive (log VARCHAR, model VARCHAR, counts VARCHAR);
+create or replace table explained.stray (api_key_id VARCHAR, logged_workspace_id VARCHAR, workspace_id VARCHAR);
 create or replace table explained.step (reason VARCHAR, position INTEGER);
 create or replace table explained.corrected (
     hour TIMESTAMP, day DATE, workspace_id VARCHAR, model VARCHAR, service_tier VARCHAR, context_window VARCHAR,
-    inference_geo VARCHAR, speed VARCHAR, log VARCHAR, api_key_id VARCHAR, cut BOOLEAN, requests BIGINT, input BIGINT,
+    inference_geo VARCHAR, speed VARCHAR, log VARCHAR, api_key_id VARCHAR, cut BOOLEAN, key_workspace_id VARCHAR,
+    requests BIGINT, input BIGINT,
     write_5m BIGINT, write_1h BIGINT, read BIGINT, output BIGINT, searches BIGINT,
 );
 

@@ -1,4 +1,5 @@
--- The recorded side as the systematic reasons found so far leave it: clocks set right, cached tokens counted once.
+-- The recorded side as the systematic reasons found so far leave it: clocks set right, cached tokens counted once, lines in
+-- the workspace of the key that they name.
 -- Rule: what a correction moves between cells is its claim: corrected less before, cell by cell.
 -- Grain: explained.corrected one row (hour, cell dimensions without meter, log, key, cut).
 -- Reads: source.request, explained.shift, inclusive, step (the reason that is being booked). Writes: explained.
@@ -8,7 +9,9 @@ select * from explained.corrected;
 create or replace table explained.corrected as
 with fixed as (
     select
-        request.* exclude (day, hour, uncached_input_tokens, context_window),
+        request.* exclude (day, hour, uncached_input_tokens, context_window, workspace_id),
+        coalesce(stray.workspace_id, request.workspace_id) as workspace_id,
+        stray.workspace_id as key_workspace_id,
         request.logged_at - to_minutes(coalesce(shift.minutes, 0)) as counted_at,
         request.context_window as context_window_before,
         request.uncached_input_tokens - case inclusive.counts
@@ -19,6 +22,8 @@ with fixed as (
         inclusive.counts is not null as is_fixed,
     from source.request as request
     left join explained.shift as shift on shift.log = request.log
+    left join explained.stray as stray
+        on stray.api_key_id = request.api_key_id and stray.logged_workspace_id is not distinct from request.workspace_id
     left join explained.inclusive as inclusive on inclusive.log = request.log and inclusive.model = request.model
 )
 select
@@ -30,7 +35,7 @@ select
         when uncached_input_tokens + cache_read_input_tokens + cache_write_5m + cache_write_1h > 200000 then '200k-1M'
         else '0-200k'
     end as context_window,
-    inference_geo, speed, log, api_key_id, cut,
+    inference_geo, speed, log, api_key_id, cut, key_workspace_id,
     count(*) as requests,
     sum(uncached_input_tokens)::bigint as input,
     sum(cache_write_5m)::bigint as write_5m,
@@ -41,7 +46,7 @@ select
 from fixed
 group by all;
 
-insert into explained.claim (cell_id, position, reason, confidence, log, place_model, quantity)
+insert into explained.claim (cell_id, position, reason, confidence, log, place_workspace_id, place_model, quantity)
 with
 side as (
     select 1 as sign, * from explained.corrected
@@ -49,7 +54,8 @@ side as (
     select -1, * from explained.before
 ),
 metered as (
-    select day, workspace_id, model, service_tier, context_window, inference_geo, speed, log, sign, unnest([
+    select day, workspace_id, model, service_tier, context_window, inference_geo, speed, log, sign,
+        key_workspace_id, unnest([
         {'meter': 'uncached_input_tokens', 'quantity': input},
         {'meter': 'cache_creation.ephemeral_5m_input_tokens', 'quantity': write_5m},
         {'meter': 'cache_creation.ephemeral_1h_input_tokens', 'quantity': write_1h},
@@ -60,7 +66,7 @@ metered as (
     from side
 ),
 moved as (
-    select day, workspace_id, model as place_model, meter, log,
+    select day, workspace_id, model as place_model, meter, log, key_workspace_id,
         case when meter <> 'web_search_requests' then model end as model,
         case when meter <> 'web_search_requests' then service_tier end as service_tier,
         case when meter <> 'web_search_requests' then context_window end as context_window,
@@ -72,6 +78,7 @@ moved as (
     having sum(sign * quantity) <> 0
 )
 select cell.cell_id, step.position, step.reason, 'inferred', moved.log,
+    case when step.reason = 'workspace' then moved.key_workspace_id end,
     case when step.reason = 'cache_inclusive' then moved.place_model end, sum(moved.quantity)::bigint
 from moved
 join explained.cell as cell

@@ -1,14 +1,22 @@
 -- Usage without an API key: the Console, OAuth users such as Claude Code, federated service accounts.
--- Rule: the reported quantity without a key, at most what is left of the cell's positive variance.
--- Grain: one claim a cell. Reads: explained.reported. Writes: explained.claim, note.
+-- Rule: the reported quantity without a key; where the workspace's hours say that its logs hold such use (explained.keyless),
+--   at most what is left of the cell's positive variance.
+-- Grain: one claim a cell. Reads: explained.reported, keyless. Writes: explained.claim, note.
 insert into explained.claim (cell_id, position, reason, confidence, quantity)
 with wanted as (
-    select cell_id, quantity from explained.reported where api_key_id is null
+    select reported.cell_id,
+        case
+            when coalesce(keyless.logged, false) then least(reported.quantity, left_over.quantity)
+            else reported.quantity
+        end as quantity,
+    from explained.reported as reported
+    join explained.left_over as left_over on left_over.cell_id = reported.cell_id
+    left join explained.keyless as keyless on keyless.workspace_id is not distinct from reported.workspace_id
+    where reported.api_key_id is null
 )
-select wanted.cell_id, 20, 'no_key', 'measured', least(wanted.quantity, left_over.quantity)
+select cell_id, 20, 'no_key', 'measured', quantity
 from wanted
-join explained.left_over as left_over on left_over.cell_id = wanted.cell_id
-where least(wanted.quantity, left_over.quantity) > 0;
+where quantity > 0;
 
 insert into explained.note
 with sorted as (

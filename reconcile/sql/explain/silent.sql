@@ -1,7 +1,6 @@
 -- Whose usage no line of the logs can hold: keys that no line names, and use without a key.
 -- Rule: a workspace's logs name their key where lines that do carry at least 95 % of its recorded tokens (also where
---   nothing is recorded). Only there is a key that no line names known to be unlogged, and keyless use known to be none
---   of the logs'.
+--   nothing is recorded). Only there is a key that no line names known to be unlogged. Keyless use is taken for unlogged, unless the hours say otherwise.
 -- Grain: explained.naming one row a workspace; silent_key one a workspace and key; known one reported row that the logs
 --   should hold; reported one a cell and key. Reads: matched.recorded, source.usage, key_named. Writes: explained.
 create or replace table explained.naming as
@@ -26,15 +25,39 @@ join explained.naming as naming on naming.workspace_id is not distinct from usag
 where usage.in_period and usage.api_key_id is not null
     and usage.api_key_id not in (select api_key_id from source.key_named);
 
+-- Keyless use that a workspace's logs clearly hold: without it, the workspace's hours would agree much less.
+create or replace table explained.keyless as
+with hourly as (
+    select workspace_id, hour, sum(apart) as apart, sum(keyless) as keyless
+    from (
+        select workspace_id, hour, quantity as apart, if(api_key_id is null, quantity, 0) as keyless
+        from source.usage
+        where meter <> 'web_search_requests' and in_period
+        union all
+        select workspace_id, hour, -quantity, 0
+        from matched.recorded
+        where meter <> 'web_search_requests' and in_period
+    )
+    group by all
+)
+select workspace_id, 2 * sum(abs(apart - keyless) - abs(apart)) > sum(keyless) as logged
+from hourly
+group by workspace_id
+having sum(keyless) > 0;
+
 create or replace table explained.known as
 select usage.*
 from source.usage as usage
 join explained.naming as naming on naming.workspace_id is not distinct from usage.workspace_id
 left join explained.silent_key as silent
     on silent.workspace_id is not distinct from usage.workspace_id and silent.api_key_id = usage.api_key_id
--- where nothing at all is recorded, another workspace's lines may be what is missing here
-where naming.recorded = 0
-    or (not coalesce(silent.claimed, false) and not (usage.api_key_id is null and naming.names_keys));
+left join explained.keyless as keyless on keyless.workspace_id is not distinct from usage.workspace_id
+where
+    case
+        when usage.api_key_id is null then coalesce(keyless.logged, false)
+        -- where nothing at all is recorded, another workspace's lines may be what is missing here
+        else naming.recorded = 0 or not coalesce(silent.claimed, false)
+    end;
 
 create or replace table explained.reported as
 select cell.cell_id, cell.workspace_id, cell.meter, usage.api_key_id,
