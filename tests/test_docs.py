@@ -1,17 +1,22 @@
 """The documentation and the program say the same, in both directions."""
 
+import ast
 import re
 from pathlib import Path
 
 import click
 import pytest
+from month import closed, tokens, usage
+from month import line as log_line
 
-from reconcile import cli, errors, explain
-from reconcile.config import REASONS
+from reconcile import cli, errors, explain, reasons
+from reconcile.config import REASONS, load_config
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+REASONS_PAGE = (ROOT / "docs" / "reasons.md").read_text(encoding="utf-8")
+PARTS = ("How it happens", "How we know", "Confidence", "Confirm it", "Fix it", "Mistaken for")
 CRON = "15 6 3 * * /opt/reconcile/bin/reconcile close -c /etc/reconcile/config.yaml --json >>/var/log/reconcile.jsonl"
 
 
@@ -88,6 +93,49 @@ def test_the_reasons_that_are_not_searched_for_are_named():
     """Known limits name every reason that no pass looks for, and no other."""
     named = re.findall(r"^- Not searched for yet: (.*)$", section("## Known limits"), re.MULTILINE)
     assert set(re.findall(r"`(\w+)`", "".join(named))) == set(REASONS) - explain.SEARCHED
+
+
+def test_the_page_of_reasons_is_complete():
+    """docs/reasons.md has a section for every reason in the bridge's order, and no other."""
+    assert re.findall(r"^### (.*)$", REASONS_PAGE, re.MULTILINE) == [one.code for one in reasons.ALL]
+    linked = re.findall(r"\]\(#(\w+)\)", REASONS_PAGE)
+    assert set(linked) == {one.code for one in reasons.ALL}
+
+
+@pytest.mark.parametrize("one", reasons.ALL, ids=lambda one: one.code)
+def test_a_section_says_what_the_pages_say(one):
+    """A reason's section begins with the sentences that pages and `explain` show, and has every part, in order."""
+    section = re.search(rf"^### {one.code}\n(.*?)(?=^##|\Z)", REASONS_PAGE, re.MULTILINE | re.DOTALL)
+    assert section
+    text = " ".join(section[1].split())
+    assert text.startswith(f"**{one.title}.** {one.meaning} *What to do:* {one.to_do} ")
+    assert tuple(re.findall(r"^\*\*([^*]+)\.\*\*", section[1], re.MULTILINE)) == (one.title, *PARTS)
+
+
+def blocks(language: str) -> list[str]:
+    """The fenced examples of the page of reasons in one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", REASONS_PAGE, re.MULTILINE | re.DOTALL)
+
+
+def test_every_query_of_the_page_of_reasons_runs(tmp_path):
+    """The queries are of this ledger's public views, and each has an order."""
+    lines = [log_line("2026-10-05T10:30:00Z", usage=tokens(1000))]
+    with closed(tmp_path, [usage("2026-10-05T10:00:00Z", input=1000)], [], lines) as connection:
+        for query in blocks("sql"):
+            connection.execute(query).fetchall()
+            assert set(re.findall(r"\bfrom ([\w.]+)", query)) <= {"report.cell", "report.usage", "report.bridge"}
+            assert "order by" in query or "group by" not in query
+
+
+def test_every_example_of_the_page_of_reasons_is_valid(tmp_path):
+    """Config examples are accepted by the config's own check, Python examples parse."""
+    for text in blocks("yaml"):
+        (tmp_path / "config.yaml").write_text(f"organization: Example\n{text}")
+        load_config(tmp_path / "config.yaml")
+    for text in blocks("python"):
+        compile(text, "docs/reasons.md", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT | ast.PyCF_ONLY_AST)
+    assert len(blocks("yaml")) >= 5
+    assert len(blocks("python")) >= 10
 
 
 def test_the_cron_line_is_a_command_that_parses():
