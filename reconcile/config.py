@@ -1,9 +1,11 @@
 """The config file: one YAML document, validated, with every error on a line that names file, key and values."""
 
+import csv
 import json
 import re
 import subprocess
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date, timedelta
 from decimal import Decimal
 from difflib import get_close_matches
@@ -27,6 +29,7 @@ from pydantic import (
     PrivateAttr,
     ValidationError,
     ValidationInfo,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
@@ -71,6 +74,27 @@ REASONS = (
     "residual",
 )
 """The closed list of reasons between logged and billed, in the bridge's order (design.md section 6)."""
+
+METERS = (
+    "uncached_input_tokens",
+    "cache_creation.ephemeral_5m_input_tokens",
+    "cache_creation.ephemeral_1h_input_tokens",
+    "cache_read_input_tokens",
+    "output_tokens",
+    "web_search_requests",
+    "code_execution",
+    "session_usage",
+)
+"""What the provider counts (design.md section 1)."""
+
+SERVICE_TIERS = ("standard", "batch", "priority", "priority_on_demand", "flex", "flex_discount")
+"""The service tiers of the reports (design.md section 4)."""
+
+FIELDS = ("api_key", "log", "model", "service_tier", "context_window", "inference_geo", "speed")
+"""What a rule may split by besides a label: fields that every recorded request has."""
+
+Location = tuple[str | int, ...]
+"""Where a value stands in the document: keys and list indexes from the top."""
 
 _NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d{1,3})?", re.ASCII)
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
@@ -312,6 +336,9 @@ class Tolerance(_Model):
 
     usd: Annotated[Amount, Field(ge=0)] = Field(Decimal("1.00"), description="USD, of a finding and of their sum")
     percent: Percent = Field(Decimal("0.5"), description="Percent of billed, of a finding and of their sum")
+    unallocated_percent: Percent | None = Field(
+        None, description="Percent of billed that may stay without a cost center; null is any"
+    )
 
 
 class Accepted(_Model):
@@ -353,42 +380,187 @@ class CostCenter(_Model):
     account: str | None = Field(None, description="The account that the journal books to; text, in quotes")
 
 
-class Rule(_Dated):
-    """Assigns charges: by workspace, by API key, by the workspace's tag, or split by a label. First match wins."""
+class _Selection(_Dated):
+    """Which charges are meant: those that fit every key that is written."""
 
-    workspace: str | None = Field(None, description="Id or name, * as wildcard")
-    api_key: str | None = Field(None, description="Id or name, * as wildcard")
-    tag: str | None = Field(None, description="The workspace's tag whose value names the cost center")
-    split_by: Annotated[str, Field(pattern=r"^label\..+$")] | None = Field(None, description="label.NAME")
-    to: str | dict[str, str] | None = Field(None, description="A cost center, or label value -> cost center")
-    unlogged: str | None = Field(None, description="For split_by: proportional, or a cost center; null is unallocated")
+    workspace: NonEmpty | None = Field(
+        None, description="Id or name, * as wildcard; `default` is the default workspace"
+    )
+    model: NonEmpty | None = Field(None, description="As the reports call it, * as wildcard")
+    service_tier: NonEmpty | None = Field(None, description="As the reports call it, * as wildcard")
+    meter: NonEmpty | None = Field(None, description="As the reports call it, * as wildcard; so code_execution")
+    charge: Literal["no_key", "residual"] | None = Field(
+        None, description="no_key: what was used without an API key. residual: what nothing explains"
+    )
+
+    @field_validator("service_tier", "meter", mode="after")
+    @classmethod
+    def _known(cls, value: str | None, info: ValidationInfo) -> str | None:
+        known = METERS if info.field_name == "meter" else SERVICE_TIERS
+        if value is not None and not any(like(value, one) for one in known):
+            raise _wrong(f"got {_shown(value)}, which can never match", nearest(value, known))
+        return value
+
+    def selects(self) -> dict[str, str]:
+        """The keys that are written, with their patterns."""
+        names = ("workspace", "model", "service_tier", "meter", "charge")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+
+class Rule(_Selection):
+    """Assigns charges to who pays. The first rule that matches wins."""
+
+    api_key: NonEmpty | None = Field(None, description="Id or name, * as wildcard")
+    tag: NonEmpty | None = Field(None, description="The workspace's tag whose value names the cost center")
+    split_by: Annotated[str, Field(pattern=rf"^(label\..+|{'|'.join(FIELDS)})$")] | None = Field(
+        None, description="label.NAME, or a field that every request has: " + ", ".join(FIELDS)
+    )
+    to: str | dict[str, str] | None = Field(
+        None, description="A cost center; with split_by, value -> cost center, * for every other value"
+    )
+    pool: NonEmpty | None = Field(None, description="In place of `to`: the pool that takes it")
+    unlogged: str | None = Field(
+        None, description="What no log covers: proportional, a cost center, or unallocated; null is unallocated"
+    )
+    unlabeled: str | None = Field(
+        None, description="What was logged without the label: proportional, a cost center, or unallocated; null as that"
+    )
 
     @model_validator(mode="after")
     def _whole(self) -> "Rule":
+        self._one_target()
+        if self.split_by is None:
+            for name in ("unlogged", "unlabeled"):
+                if getattr(self, name) is not None:
+                    raise _wrong(f"`{name}` belongs to a rule with split_by", f"Take it out or add {_SPLIT_BY}")
+        elif self.charge is not None:
+            raise _wrong(
+                f"`charge: {self.charge}` cannot be split by what was logged",
+                "Take charge or split_by out of this rule",
+            )
+        if self.api_key is not None and self.charge is not None:
+            raise _wrong(f"`charge: {self.charge}` has no API key", "Take charge or api_key out of this rule")
+        if not (self.selects() or self.api_key or self.tag):
+            raise _wrong("has no workspace, api_key or tag", "Say what the rule is for")
+        return self
+
+    def _one_target(self) -> None:
         if self.tag is not None:
-            if self.to is not None or self.split_by is not None or self.api_key is not None:
-                raise _wrong("`tag` names the cost center itself", "Take to, split_by and api_key out of this rule")
+            if any(given is not None for given in (self.to, self.pool, self.split_by, self.api_key)):
+                raise _wrong(
+                    "`tag` names the cost center itself", "Take to, pool, split_by and api_key out of this rule"
+                )
+        elif self.pool is not None:
+            if self.to is not None or self.split_by is not None:
+                raise _wrong("`pool` takes all that the rule is for", "Take to and split_by, or pool, out of this rule")
         elif self.split_by is not None:
             if not isinstance(self.to, dict):
                 raise _wrong("`split_by` has no cost center for its label's values", "Write `to: {value: cost center}`")
         elif not isinstance(self.to, str):
-            raise _wrong("has no cost center", "Write `to: COST-CENTER`, or add `split_by: label.NAME`")
-        if self.split_by is None and self.unlogged is not None:
-            raise _wrong("`unlogged` belongs to a rule with split_by", "Take it out or add `split_by: label.NAME`")
-        if self.workspace is None and self.api_key is None and self.tag is None:
-            raise _wrong("has no workspace, api_key or tag", "Say what the rule is for")
-        return self
+            raise _wrong("has no cost center", f"Write `to: COST-CENTER`, or add {_SPLIT_BY}")
 
 
-class Pool(_Dated):
-    """What no rule caught in a workspace, split over cost centers."""
+_SPLIT_BY = "`split_by: label.NAME`"
+
+
+@dataclass(frozen=True)
+class DriverRow:
+    """A line of a driver's file: what a cost center weighs from a day on."""
+
+    line: int
+    from_on: date
+    until_on: date | None
+    cost_center: str
+    weight: Decimal
+
+
+@dataclass(frozen=True)
+class Driver:
+    """Weights by cost center and day, read from a CSV file with the config, so that a result names its input.
+
+    A row holds from its day until its own `until`, or until the next row of its cost center.
+    """
+
+    name: str
+    rows: tuple[DriverRow, ...]
+
+    @classmethod
+    def read(cls, value: object, info: ValidationInfo) -> "Driver":
+        """The file that the config names, relative to its folder; every mistake in it names file, line and value."""
+        if isinstance(value, Driver):
+            return value
+        if not isinstance(value, str):
+            raise _wrong(f"got {_shown(value)}, expected a path", "Name a CSV file, like drivers/headcount.csv")
+        path = Path((info.context or {}).get("base_dir", Path())) / value
+        try:
+            text = path.read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else "not UTF-8"
+            raise _wrong(f"{value} cannot be read ({why})", "Correct the path, or the file") from None
+        reader = csv.reader(text.splitlines())
+        columns = [column.strip() for column in next(reader, [])]
+        if not {"from", "cost_center", "weight"} <= set(columns) <= {"from", "until", "cost_center", "weight"}:
+            raise _wrong(
+                f"{value}:1: got the columns {', '.join(columns) or 'none'}, expected from, cost_center, weight",
+                "Correct the first line; `until` may stand there too",
+            )
+        lines = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+        if not lines:
+            raise _wrong(f"{value} has no row", "Write one for each cost center")
+        rows = [cls._row(f"{value}:{line}", line, columns, row) for line, row in lines]
+        return cls(name=path.name, rows=tuple(rows))
+
+    @staticmethod
+    def _row(where: str, line: int, columns: list[str], cells: list[str]) -> DriverRow:
+        if len(cells) != len(columns):
+            raise _wrong(f"{where}: got {len(cells)} columns, expected {len(columns)}", "Correct the line")
+        cell = {column: text.strip() for column, text in zip(columns, cells, strict=True)}
+        days = []
+        for name in ("from", "until"):
+            try:
+                days.append(date.fromisoformat(cell[name]) if cell.get(name) else None)
+            except ValueError:
+                raise _wrong(f"{where}: {name}: got {_shown(cell[name])}, expected a day", _WRITE_A_DAY) from None
+        if days[0] is None:
+            raise _wrong(f"{where}: from: got nothing, expected a day", _WRITE_A_DAY)
+        if days[1] is not None and days[0] >= days[1]:
+            raise _wrong(f"{where}: from {days[0]} must lie before until {days[1]}", "Correct one of the two")
+        weight = cell["weight"]
+        if not _PLAIN_NUMBER.fullmatch(weight):
+            raise _wrong(f"{where}: weight: got {_shown(weight)}, expected a number from 0 up", "Correct the weight")
+        return DriverRow(
+            line=line, from_on=days[0], until_on=days[1], cost_center=cell["cost_center"], weight=Decimal(weight)
+        )
+
+
+_WRITE_A_DAY = "Write a day like 2026-10-15"
+_PLAIN_NUMBER = re.compile(r"\d{1,12}(\.\d{1,6})?", re.ASCII)
+
+
+class OutsideLine(_Model):
+    """A charge that the provider's cost report does not hold."""
+
+    on: Day = Field(description="The day that it belongs to; it counts in that day's month")
+    amount_usd: Amount = Field(description="USD; a credit is negative")
+    what: NonEmpty = Field(description="What it is, in words that a team lead understands")
+
+
+class Pool(_Selection):
+    """What no rule caught, what rules and other pools send, and what stands outside the cost report: split."""
 
     name: NonEmpty = Field(description="How reports call it")
-    workspace: NonEmpty = Field(description="Id or name, * as wildcard; `default` is the default workspace")
-    split: Literal["proportional", "even"] | dict[str, Percent] = Field(
+    split: Literal["proportional", "quantity", "requests", "even", "driver"] | dict[str, Percent] = Field(
         "proportional",
-        description="proportional to direct cost, even over all cost centers, or percentages that add up to 100",
+        description="By direct cost, tokens or requests of each cost center, even, by a driver file, or percentages",
     )
+    driver: Annotated[
+        Driver | None,
+        BeforeValidator(lambda value, info: None if value is None else Driver.read(value, info)),
+        WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "null"}], "default": None}),
+    ] = Field(None, description="For split: driver. A CSV file with the columns from, cost_center, weight")
+    among: list[NonEmpty] = Field([], description="Cost centers, or pools, that take part; empty is every cost center")
+    lines: list[OutsideLine] = Field([], description="Dated charges from outside the provider's cost report")
+    invoice: list[AFTER_BILLED] = Field([], description="Lines of the month's invoice that this pool splits, by reason")
 
     @field_validator("split", mode="after")
     @classmethod
@@ -397,13 +569,105 @@ class Pool(_Dated):
             raise _wrong(f"shares add up to {sum(value.values())} %, must be 100 %", "Correct the percentages")
         return value
 
+    @model_validator(mode="after")
+    def _whole(self) -> "Pool":
+        if (self.split == "driver") != (self.driver is not None):
+            raise _wrong("`split: driver` and `driver: FILE` belong together", "Write both, or neither")
+        if self.among and not isinstance(self.split, str):
+            raise _wrong("`among` and percentages both say who receives", "Keep one of them")
+        if self.among and self.driver is not None:
+            raise _wrong("`among` and `driver` both say who receives", "Keep one of them")
+        return self
+
+    @property
+    def weighs_cost_centers(self) -> bool:
+        """Whether it is split by what cost centers use themselves, so that no other pool can receive."""
+        return isinstance(self.split, str) and self.split in {"proportional", "quantity", "requests"}
+
+    def receivers(self) -> dict[str, tuple[Location, str]]:
+        """Who is named to receive, with the place in the pool and in its file; empty where every cost center does."""
+        if isinstance(self.split, dict):
+            return {name: (("split", name), "") for name in self.split}
+        if self.driver is not None:
+            lines = {row.cost_center: row.line for row in reversed(self.driver.rows)}
+            return {name: (("driver",), f"{self.driver.name}:{line}: ") for name, line in lines.items()}
+        return {name: (("among", n), "") for n, name in enumerate(self.among)}
+
 
 class Allocation(_Model):
     """Who pays."""
 
     cost_centers: dict[NonEmpty, CostCenter] = Field({}, description="Who receives, by code")
     rules: list[Rule] = Field([], description="First match wins")
-    shared: list[Pool] = Field([], description="Pools of what no rule caught")
+    shared: list[Pool] = Field([], description="Pools: what no rule caught, and what comes from outside, split")
+
+    _path: Path | None = PrivateAttr(default=None)
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Keep the file that it was read from."""
+        self._path = (context or {}).get("path")
+
+    def place(self, *location: str | int) -> str:
+        """How an error names a key in it: file, line and key where it was read from a file."""
+        where: Location = ("allocation", *location)
+        try:
+            return _Document.read(self._path).place(where) if self._path else _dotted(where)
+        except ConfigError:  # the file went away after it was read
+            return _dotted(where)
+
+    def key(self, *location: str | int) -> str:
+        """How a warning names a key in it: without the line and the folder, which are no input of a result."""
+        return (f"{self._path.name}: " if self._path else "") + _dotted(("allocation", *location))
+
+    def pool_order(self) -> list[int]:
+        """The pools' indexes, a pool that feeds another before it. Raises ``ValueError`` with a cycle's names."""
+        index = {pool.name: n for n, pool in enumerate(self.shared)}
+        feeds = [[index[name] for name in pool.receivers() if name in index] for pool in self.shared]
+        order: list[int] = []
+        path: list[int] = []
+
+        def follow(n: int) -> None:
+            if n in path:
+                raise ValueError(" -> ".join(self.shared[i].name for i in [*path[path.index(n) :], n]))
+            if n not in order:
+                path.append(n)
+                for fed in feeds[n]:
+                    follow(fed)
+                path.pop()
+                order.append(n)
+
+        for n in reversed(range(len(self.shared))):
+            follow(n)
+        return order[::-1]
+
+
+def _budget_period(value: object) -> object:
+    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    if not isinstance(text, str) or not re.fullmatch(r"20\d{2}(-(0[1-9]|1[0-2]))?", text, re.ASCII):
+        raise _wrong(
+            f"got {_shown(value)}, expected a month or a year", "Write a month like 2026-10, or a year like 2026"
+        )
+    return text
+
+
+class Budget(_Model):
+    """What a cost center may spend in a month, or in a calendar year."""
+
+    cost_center: NonEmpty = Field(description="Its code")
+    period: Annotated[str, BeforeValidator(_budget_period)] = Field(
+        description="A month like 2026-10, or a year like 2026: a twelfth a month"
+    )
+    amount_usd: Annotated[Amount, Field(ge=0)] = Field(description="USD")
+
+    @property
+    def year(self) -> int:
+        """The calendar year that it is of."""
+        return int(self.period[:4])
+
+    @property
+    def month(self) -> int | None:
+        """The month of it; None for the whole year."""
+        return int(self.period[5:]) if len(self.period) > 4 else None  # noqa: PLR2004 - a year's digits
 
 
 class Datev(_Model):
@@ -494,6 +758,7 @@ class Config(_Model):
     invoices: list[Invoice] = Field([], description="The provider's invoices")
     allocation: Allocation = Field(default=Allocation(), description="Who pays")
     journal: Journal = Field(default=Journal(), description="How `reconcile export journal` books")
+    budgets: list[Budget] = Field([], description="What each cost center may spend")
     schedule: Schedule = Field(default=Schedule(), description="When `reconcile schedule` closes")
 
     _base_dir: Path = PrivateAttr(default=Path())
@@ -515,14 +780,15 @@ def pattern_matches(pattern: str, tagged_id: str | None, name: str | None) -> bo
     name; ``*`` is a wildcard, nothing else is.
     """
     target = tagged_id if pattern.startswith(("wrkspc_", "apikey_")) or pattern == "default" else name
-    literal = pattern.replace("[", "[[]").replace("?", "[?]")
-    return target is not None and fnmatchcase(target, literal)
+    return target is not None and like(pattern, target)
+
+
+def like(pattern: str, text: str) -> bool:
+    """Whether a text is as the pattern says; ``*`` is a wildcard, nothing else is."""
+    return fnmatchcase(text, pattern.replace("[", "[[]").replace("?", "[?]"))
 
 
 # Reading the file
-
-Location = tuple[str | int, ...]
-"""Where a value stands in the document: keys and list indexes from the top."""
 
 
 class InvalidConfig(ConfigError):  # noqa: N818 - it is a ConfigError, of many lines
@@ -543,7 +809,9 @@ def load_config(path: Path) -> Config:
     """
     document = _Document.read(path)
     try:
-        config = Config.model_validate(document.tree, context={"base_dir": path.absolute().parent})
+        config = Config.model_validate(
+            document.tree, context={"base_dir": path.absolute().parent, "path": path.absolute()}
+        )
     except ValidationError as error:
         located = [(*document.locate(details), details) for details in error.errors()]
         found = [(place, *_sentence(place, details)) for place, meant, details in located if meant]
@@ -634,9 +902,14 @@ class _Document:
 
     def problem(self, location: Location, what: str, do: str) -> tuple[int, ConfigError]:
         """An error and the line that it sorts by: that of the value, else of what holds it."""
-        line = next(self.lines[location[:n]] for n in range(len(location), -1, -1) if location[:n] in self.lines)
-        where = f"{self.name}:{line}" + (f": {_dotted(location)}" if location else "")
-        return line, ConfigError(where, what, do)
+        return self._line(location), ConfigError(self.place(location), what, do)
+
+    def place(self, location: Location) -> str:
+        """File, line and key, as messages name them."""
+        return f"{self.name}:{self._line(location)}" + (f": {_dotted(location)}" if location else "")
+
+    def _line(self, location: Location) -> int:
+        return next(self.lines[location[:n]] for n in range(len(location), -1, -1) if location[:n] in self.lines)
 
     def locate(self, details: ErrorDetails) -> tuple[Location, bool]:
         """Where an error of pydantic stands in the file, and whether it is meant.
@@ -730,7 +1003,7 @@ def _sentence(location: Location, details: ErrorDetails) -> tuple[str, str]:
     if kind == "missing":
         return "is missing", "Add it"
     if kind == "extra_forbidden":
-        return "is no known key", _nearest(str(location[-1]), _keys_at(location[:-1]))
+        return "is no known key", nearest(str(location[-1]), _keys_at(location[:-1]))
     if location[:2] == ("billing", "key"):  # a key that was pasted here is not repeated
         return "does not say where the key is found", "Write {env: NAME}, {file: PATH} or {command: [PROGRAM]}"
     if kind in {"string_type", "path_type"} and isinstance(details["input"], int | Decimal | date):
@@ -739,7 +1012,7 @@ def _sentence(location: Location, details: ErrorDetails) -> tuple[str, str]:
     return f"got {got}, {re.sub(r'^.*? should ', 'must ', must)}", "Correct the value"
 
 
-def _nearest(word: str, known: Collection[str]) -> str:
+def nearest(word: str, known: Collection[str]) -> str:
     """What to do about a word that is not known."""
     near = get_close_matches(word.lower(), known, n=1) or get_close_matches(word, known, n=1)
     return f"Did you mean `{near[0]}`?" if near else f"Write one of {', '.join(known) or 'none: there are none yet'}"
@@ -770,22 +1043,81 @@ def _inconsistencies(config: Config) -> Iterator[tuple[Location, str, str]]:
     for n, accepted in enumerate(config.accepted):
         if accepted.reason not in REASONS:
             what = f"got {_shown(accepted.reason)}, which is no reason"
-            yield ("accepted", n, "reason"), what, _nearest(accepted.reason, REASONS)
-    cost_centers = config.allocation.cost_centers
-    for code in cost_centers:
-        if code.casefold() == UNALLOCATED:
-            place = ("allocation", "cost_centers", code)
-            yield place, "the name is reserved for what no rule catches", "Choose another name"
-    for location, code in _receivers(config.allocation):
-        if code not in cost_centers:
-            what = f"got {_shown(code)}, which allocation.cost_centers does not hold"
-            yield ("allocation", *location), what, _nearest(code, cost_centers)
+            yield ("accepted", n, "reason"), what, nearest(accepted.reason, REASONS)
+    labels = {f"label.{label}": None for log in config.request_logs for label in log.labels}
+    for location, what, do in _inconsistent_allocation(config.allocation, labels):
+        yield ("allocation", *location), what, do
+    yield from _inconsistent_budgets(config)
 
 
 def _repeated(section: str, key: str, names: Sequence[str]) -> Iterator[tuple[Location, str, str]]:
     for n, name in enumerate(names):
         if (first := names.index(name)) < n:
             yield (section, n, key), f"{_shown(name)} is that of {section}[{first}] too, must be unique", "Change one"
+
+
+def _inconsistent_allocation(allocation: Allocation, labels: Collection[str]) -> Iterator[tuple[Location, str, str]]:
+    """Names in `allocation` that stand for two things or for nothing, and pools that feed themselves."""
+    cost_centers, pools = allocation.cost_centers, [pool.name for pool in allocation.shared]
+    for code in cost_centers:
+        if code.casefold() == UNALLOCATED:
+            yield ("cost_centers", code), "the name is reserved for what no rule catches", "Choose another name"
+        if code in pools:
+            yield ("cost_centers", code), "is the name of a pool too, must be one or the other", "Rename the pool"
+    yield from _repeated("shared", "name", pools)
+    yield from _unknown_receivers(allocation, pools)
+    fed = {rule.pool for rule in allocation.rules} | {name for pool in allocation.shared for name in pool.receivers()}
+    for n, pool in enumerate(allocation.shared):
+        if not (pool.selects() or pool.lines or pool.invoice or pool.name in fed):
+            yield ("shared", n), "takes nothing: it has no workspace, and no rule or pool feeds it", "Say what is in it"
+    yield from _unknown_in_rules(allocation.rules, pools, labels)
+    try:
+        allocation.pool_order()
+    except ValueError as cycle:
+        yield ("shared",), f"{cycle} is a cycle, expected pools that feed only others", "Cut it"
+
+
+def _unknown_in_rules(
+    rules: Sequence[Rule], pools: Collection[str], labels: Collection[str]
+) -> Iterator[tuple[Location, str, str]]:
+    for n, rule in enumerate(rules):
+        if rule.pool is not None and rule.pool not in pools:
+            yield ("rules", n, "pool"), f"got {_shown(rule.pool)}, which is no pool", nearest(rule.pool, pools)
+        if rule.split_by is not None and rule.split_by.startswith("label.") and rule.split_by not in labels:
+            what = f"got {_shown(rule.split_by)}, a label that no log of request_logs keeps, so it can never match"
+            yield ("rules", n, "split_by"), what, nearest(rule.split_by, labels)
+
+
+def _unknown_receivers(allocation: Allocation, pools: Sequence[str]) -> Iterator[tuple[Location, str, str]]:
+    cost_centers = allocation.cost_centers
+    for location, code in _receivers(allocation):
+        if code not in cost_centers:
+            what = f"got {_shown(code)}, which allocation.cost_centers does not hold"
+            yield location, what, nearest(code, cost_centers)
+    for n, pool in enumerate(allocation.shared):
+        known = cost_centers if pool.weighs_cost_centers else {**cost_centers, **dict.fromkeys(pools)}
+        for code, (place, line) in pool.receivers().items():
+            if code not in known:
+                what = f"{line}got {_shown(code)}, which allocation.cost_centers does not hold"
+                yield ("shared", n, *place), what, nearest(code, known)
+
+
+def _inconsistent_budgets(config: Config) -> Iterator[tuple[Location, str, str]]:
+    cost_centers, seen = config.allocation.cost_centers, dict[tuple[str, str], int]()
+    for n, budget in enumerate(config.budgets):
+        code = budget.cost_center
+        if code not in cost_centers:
+            what = f"got {_shown(code)}, which allocation.cost_centers does not hold"
+            yield ("budgets", n, "cost_center"), what, nearest(code, cost_centers)
+        year = budget.period[:4]
+        overlapping = (
+            [budget.period, year] if budget.month else [budget.period, *(f"{year}-{m:02}" for m in range(1, 13))]
+        )
+        first = min((seen[code, period] for period in overlapping if (code, period) in seen), default=None)
+        if first is not None:
+            what = f"{_shown(code)} has a budget for {config.budgets[first].period} in budgets[{first}] too"
+            yield ("budgets", n, "period"), what, "Keep a yearly amount, or monthly ones"
+        seen.setdefault((code, budget.period), n)
 
 
 def _receivers(allocation: Allocation) -> Iterator[tuple[Location, str]]:
@@ -795,8 +1127,6 @@ def _receivers(allocation: Allocation) -> Iterator[tuple[Location, str]]:
             yield ("rules", n, "to"), rule.to
         elif rule.to is not None:
             yield from ((("rules", n, "to", label), code) for label, code in rule.to.items())
-        if rule.unlogged not in {None, "proportional"}:
-            yield ("rules", n, "unlogged"), str(rule.unlogged)
-    for n, pool in enumerate(allocation.shared):
-        if isinstance(pool.split, dict):
-            yield from ((("shared", n, "split", code), code) for code in pool.split)
+        for name in ("unlogged", "unlabeled"):
+            if getattr(rule, name) not in {None, "proportional", UNALLOCATED}:
+                yield ("rules", n, name), str(getattr(rule, name))

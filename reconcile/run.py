@@ -359,9 +359,12 @@ class _Job:
     on_progress: OnProgress
 
     @property
-    def earlier(self) -> ledger.Revision | None:
-        """The month before, as it was published last."""
-        return self.room.shelf.newest(self.period.previous)
+    def earlier(self) -> tuple[ledger.Revision, ...]:
+        """The months before this one, of its year and the very last, as they were published last; oldest first."""
+        shelf, previous = self.room.shelf, self.period.previous
+        year = f"{self.period}"[:5]
+        taken = [p for p in shelf.periods() if p == previous or (f"{p}".startswith(year) and p < self.period)]
+        return tuple(revision for p in taken if (revision := shelf.newest(p)) is not None)
 
     @contextmanager
     def step(self, what: str) -> Iterator[None]:
@@ -376,7 +379,6 @@ class _Job:
 
     def digest(self, pulled: load.Pull) -> str:
         """SHA-256 over everything that a result is a function of."""
-        earlier = self.earlier
         lines = [
             f"period {self.period}",
             f"pages {pulled.digest()}",
@@ -384,7 +386,7 @@ class _Job:
             f"config {config_digest(self.config)}",
             f"prices {self.book.digest}",
             f"version {__version__}",
-            f"earlier r{earlier.number} {_input_digest(earlier)}" if earlier else "earlier none",
+            *(f"earlier {revision.path.stem} {_input_digest(revision)}" for revision in self.earlier),
         ]
         return sha256("\n".join(lines).encode()).hexdigest()
 
@@ -526,7 +528,12 @@ def _build(connection: duckdb.DuckDBPyConnection, job: _Job, pulled: load.Pull, 
     with job.step("explain"):
         warnings = explain.explain(connection, config.accepted, _invoice(config, job.period))
     with job.step("allocate"):
-        allocate.allocate(connection, config.allocation)
+        allocate.allocate(
+            connection,
+            config.allocation,
+            budgets=config.budgets,
+            unallocated_percent=config.tolerance.unallocated_percent,
+        )
     _keep_warnings(connection, (*_stale(job.book, job.period), *warnings))
     render.publish_views(connection)
     ledger.check(connection)
@@ -557,28 +564,61 @@ def _describe_run(
     ledger.insert(connection, "source.run", columns, [[found for _, found in described.values()]])
 
 
-def _take_from_earlier(connection: duckdb.DuckDBPyConnection, earlier: ledger.Revision | None) -> None:
-    """Copy what this period shows of the one before, so that the file answers alone; no earlier period, no rows."""
-    columns = {
-        "period": "VARCHAR",
-        "revision": "INTEGER",
-        "input_digest": "VARCHAR",
+_CHARGEBACK = {
+    "period": "VARCHAR",
+    "revision": "INTEGER",
+    "input_digest": "VARCHAR",
+    "through_on": "DATE",
+    "cost_center": "VARCHAR",
+    "name": "VARCHAR",
+    "direct_usd": "DECIMAL(38, 2)",
+    "shared_usd": "DECIMAL(38, 2)",
+    "total_usd": "DECIMAL(38, 2)",
+    "other_usd": "DECIMAL(38, 2)",
+    "payable_usd": "DECIMAL(38, 2)",
+}
+_KIND = {"workspace_id": "VARCHAR", "model": "VARCHAR", "service_tier": "VARCHAR", "meter": "VARCHAR"}
+_MONTH_BEFORE = {
+    "spend": {
         "cost_center": "VARCHAR",
-        "name": "VARCHAR",
-        "direct_usd": "DECIMAL(38, 2)",
-        "shared_usd": "DECIMAL(38, 2)",
-        "total_usd": "DECIMAL(38, 2)",
-    }
-    taken: list[tuple[object, ...]] = []
-    if earlier is not None:
-        with ledger.reading(earlier.path) as published:
-            taken = published.execute("""
-                select summary.period, summary.revision, summary.input_digest, chargeback.cost_center, chargeback.name,
-                    chargeback.direct_usd, chargeback.shared_usd, chargeback.total_usd
+        "basis": "VARCHAR",
+        "route": "VARCHAR",
+        "receiver": "VARCHAR",
+        "conditional": "BOOLEAN",
+        **_KIND,
+        "amount_usd": "DECIMAL(38, 12)",
+    },
+    "kind": {**_KIND, "quantity": "BIGINT", "billed_usd": "DECIMAL(38, 12)"},
+    "route": {"route": "VARCHAR"},
+}
+"""What is compared with the month before: tables of ``allocated`` there, ``source.earlier_*`` here."""
+
+
+def _take_from_earlier(connection: duckdb.DuckDBPyConnection, earlier: Sequence[ledger.Revision]) -> None:
+    """Copy what this period shows of earlier ones, so that the file answers alone; no earlier period, no rows."""
+    (run,) = ledger.rows(connection, "select period from source.run")
+    previous = str(Period.parse(run["period"]).previous)
+    chargeback: list[tuple[object, ...]] = []
+    before: dict[str, list[tuple[object, ...]]] = {name: [] for name in _MONTH_BEFORE}
+    for revision in earlier:
+        with ledger.reading(revision.path) as published:
+            rows = published.execute("""
+                select summary.period, summary.revision, summary.input_digest, summary.through_on,
+                    chargeback.cost_center, chargeback.name, chargeback.direct_usd, chargeback.shared_usd,
+                    chargeback.total_usd, chargeback.other_usd, chargeback.payable_usd
                 from report.summary as summary cross join report.chargeback as chargeback
                 order by chargeback.cost_center
             """).fetchall()
-    ledger.insert(connection, "source.earlier_chargeback", columns, taken)
+            chargeback += rows
+            if rows and rows[0][0] == previous:
+                held = "select table_name from duckdb_tables() where schema_name = 'allocated'"
+                written = {name for (name,) in published.execute(held).fetchall()}
+                for name in written & before.keys():  # a ledger of an older version has none of them
+                    columns = ", ".join(_MONTH_BEFORE[name])
+                    before[name] = published.execute(f"select {columns} from allocated.{name} order by all").fetchall()
+    ledger.insert(connection, "source.earlier_chargeback", _CHARGEBACK, chargeback)
+    for name, columns_of in _MONTH_BEFORE.items():
+        ledger.insert(connection, f"source.earlier_{name}", columns_of, before[name])
 
 
 def _keep_warnings(connection: duckdb.DuckDBPyConnection, warnings: Sequence[str]) -> None:

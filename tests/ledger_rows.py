@@ -76,6 +76,8 @@ class Case:
     direct: dict[str, str] = field(default_factory=dict)  # workspace -> cost center
     pooled: frozenset[str] = frozenset()  # workspaces that all cost centers share evenly
     other: dict[str, str] = field(default_factory=dict)  # cost center -> USD
+    earlier: dict[str, str] = field(default_factory=dict)  # cost center -> USD of the month before
+    budgets: dict[str, str] = field(default_factory=dict)  # cost center -> USD of the month
     workspaces: dict[str, str] = field(default_factory=dict)
     logs: tuple[str, ...] = ("gateway",)
     through: int = 31
@@ -335,9 +337,13 @@ def _source(connection: duckdb.DuckDBPyConnection, case: Case) -> None:
     insert(
         connection,
         "source.earlier_chargeback",
-        "period VARCHAR, revision INTEGER, input_digest VARCHAR, cost_center VARCHAR, name VARCHAR,"
-        "direct_usd DECIMAL(38, 2), shared_usd DECIMAL(38, 2), total_usd DECIMAL(38, 2)",
-        [],
+        "period VARCHAR, revision INTEGER, input_digest VARCHAR, through_on DATE, cost_center VARCHAR, name VARCHAR,"
+        "direct_usd DECIMAL(38, 2), shared_usd DECIMAL(38, 2), total_usd DECIMAL(38, 2), other_usd DECIMAL(38, 2),"
+        "payable_usd DECIMAL(38, 2)",
+        [
+            ("2026-09", 1, "e" * 64, date(2026, 9, 30), center, case.centers.get(center, center), usd, 0, usd, 0, usd)
+            for center, usd in case.earlier.items()
+        ],
     )
 
 
@@ -556,9 +562,10 @@ def _allocated(connection: duckdb.DuckDBPyConnection, case: Case) -> None:
         "allocated.part",
         "day DATE, workspace_id VARCHAR, model VARCHAR, service_tier VARCHAR, meter VARCHAR, api_key_id VARCHAR,"
         "label VARCHAR, cost_center VARCHAR, basis VARCHAR, rule VARCHAR, pool VARCHAR, driver VARCHAR,"
-        f"share DECIMAL(18, 12), amount_usd {USD}",
-        parts,
+        f"share DECIMAL(18, 12), amount_usd {USD}, quantity BIGINT",
+        [(*part, None) for part in parts],
     )
+    _allocated_beside(connection, case, pots)
     printed = iter(_to_the_cent([usd for pair in exact.values() for usd in pair]))
     rows = []
     for center in exact:
@@ -573,11 +580,98 @@ def _allocated(connection: duckdb.DuckDBPyConnection, case: Case) -> None:
         "total_usd DECIMAL(38, 2), other_usd DECIMAL(38, 2), payable_usd DECIMAL(38, 2)",
         rows,
     )
+    _compared(connection, case, rows)
     insert(
         connection,
         "allocated.warning",
         "position INTEGER, warning VARCHAR",
         list(enumerate(case.warnings, start=1)),
+    )
+
+
+def _allocated_beside(connection: duckdb.DuckDBPyConnection, case: Case, pots: dict[Any, Decimal]) -> None:
+    """What stands beside the parts: words, pools, use, what comes from outside, why it moved, budgets."""
+    pool = "Default workspace"
+    insert(
+        connection,
+        "allocated.rule",
+        "rule VARCHAR, title VARCHAR",
+        [
+            (f"workspace {workspace_id}", f"All use in the workspace {case.workspaces.get(workspace_id, workspace_id)}")
+            for workspace_id in case.direct
+        ],
+    )
+    insert(connection, "allocated.pool", "position INTEGER, pool VARCHAR, driver VARCHAR", [(0, pool, "even")])
+    insert(connection, "allocated.pooled", f"position INTEGER, amount_usd {USD}", [(0, usd) for usd in pots.values()])
+    insert(connection, "allocated.passed_on", f"pool VARCHAR, into_pool VARCHAR, outside BOOLEAN, amount_usd {USD}", [])
+    insert(
+        connection,
+        "allocated.other",
+        "on_day DATE, what VARCHAR, cost_center VARCHAR, basis VARCHAR, pool VARCHAR, driver VARCHAR,"
+        f"share DECIMAL(9, 6), amount_usd {USD}",
+        [
+            (date(2026, 10, 31), f"Support {HOSTILE}", center, "shared", "Support", "even", "0.5", usd)
+            for center, usd in case.other.items()
+        ],
+    )
+    billed = sum((Decimal(cell.billed or 0) for cell in case.cells), Decimal(0))
+    nowhere = sum(
+        (
+            Decimal(cell.billed or 0)
+            for cell in case.cells
+            if cell.workspace_id not in case.direct and cell.workspace_id not in case.pooled
+        ),
+        Decimal(0),
+    )
+    insert(
+        connection,
+        "allocated.unallocated",
+        f"unallocated_usd {USD}, billed_usd {USD}, tolerance_percent DECIMAL(9, 4), beyond_tolerance BOOLEAN",
+        [(nowhere, billed, None, False)],
+    )
+    used = []
+    for cell in case.cells:
+        if cell.reported is not None and cell.workspace_id not in case.pooled:
+            day, workspace_id, model, tier, *_, meter = cell.dimensions()
+            requests = cell.reported // 1000 if meter == "output_tokens" else 0
+            as_input = 10 * Decimal(cell.billed or 0) if meter == "cache_read_input_tokens" else None
+            center = case.direct.get(workspace_id or "", "unallocated")
+            usd = Decimal(cell.billed or 0)
+            used.append((day, workspace_id, model, tier, meter, center, cell.reported, requests, usd, as_input))
+    insert(
+        connection,
+        "allocated.use",
+        "day DATE, workspace_id VARCHAR, model VARCHAR, service_tier VARCHAR, meter VARCHAR, cost_center VARCHAR,"
+        f"quantity BIGINT, requests BIGINT, amount_usd {USD}, as_input_usd {USD}",
+        used,
+    )
+
+
+def _compared(connection: duckdb.DuckDBPyConnection, case: Case, rows: list[tuple[Any, ...]]) -> None:
+    """Movement and budgets from the chargeback: a third of what moved is price, what is left volume."""
+    moved = []
+    for center, _, _, _, total, *_ in rows:
+        change = total - Decimal(case.earlier.get(center, "0"))
+        price = (change / 3).quantize(ledger_unit())
+        moved += [(center, "price", price), (center, "volume", change - price)] if case.earlier else []
+    moved += [(center, "rule", -Decimal(usd)) for center, usd in case.earlier.items() if center not in case.centers]
+    insert(connection, "allocated.movement", f"cost_center VARCHAR, effect VARCHAR, amount_usd {USD}", moved)
+    budgets = []
+    for center, name, _, _, _, _, payable in rows:
+        if center in case.budgets:
+            month = Decimal(case.budgets[center])
+            year, actual, forecast = month * 12, payable * 10, payable * 12
+            budgets.append(
+                (center, name, month, payable, payable - month, 2026, year, actual, forecast, forecast - year, 304, 365)
+            )
+    cents = ", ".join(f"{column}_usd DECIMAL(38, 2)" for column in ("month_budget", "month_actual", "month_variance"))
+    insert(
+        connection,
+        "allocated.budget",
+        f"cost_center VARCHAR, name VARCHAR, {cents}, year INTEGER, year_budget_usd DECIMAL(38, 2),"
+        "year_actual_usd DECIMAL(38, 2), forecast_usd DECIMAL(38, 2), forecast_variance_usd DECIMAL(38, 2),"
+        "closed_days INTEGER, year_days INTEGER",
+        budgets,
     )
 
 

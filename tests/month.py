@@ -184,7 +184,7 @@ def closed(
                 )
             ],
         )
-        run._take_from_earlier(connection, None)
+        run._take_from_earlier(connection, ())
         load.load_pages(connection, pulled)
         load.load_logs(
             connection, load.find_logs(config.request_logs, PERIOD), PriceBook.read(config.prices.contract), PERIOD,
@@ -192,7 +192,12 @@ def closed(
         )  # fmt: skip
         match.match(connection)
         explain.explain(connection, config.accepted, config.invoices[0] if config.invoices else None)
-        allocate.allocate(connection, config.allocation)
+        allocate.allocate(
+            connection,
+            config.allocation,
+            budgets=config.budgets,
+            unallocated_percent=config.tolerance.unallocated_percent,
+        )
         render.publish_views(connection)
         ledger.check(connection)
         yield connection

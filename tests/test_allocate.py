@@ -10,24 +10,35 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconcile import ledger
+from reconcile import ledger, money
 from reconcile.allocate import allocate
-from reconcile.config import Allocation
+from reconcile.allocate.budgets import _month_budget
+from reconcile.config import Allocation, Budget, Pool
 from reconcile.errors import ConfigError, InvariantError, SourceError
 
 DIMS = """day date, workspace_id varchar, model varchar, service_tier varchar, context_window varchar,
     inference_geo varchar, speed varchar, meter varchar, in_period boolean"""
-EARLIER = f"""
-    create or replace table source.run as
-        select '2026-10' as period, date '2026-10-01' as start_on, date '2026-11-01' as end_on;
-    create or replace table source.workspace (workspace_id varchar, name varchar, tags varchar);
-    create or replace table source.api_key (api_key_id varchar, name varchar);
-    create or replace table matched.cell ({DIMS}, recorded_quantity bigint, reported_quantity bigint,
-        recorded_usd decimal(38, 12), reported_usd decimal(38, 12), billed_usd decimal(38, 12));
-    create or replace table matched.usage ({DIMS}, api_key_id varchar, reported_quantity bigint);
-    create or replace table matched.label ({DIMS}, label varchar, value varchar,
-        recorded_quantity bigint, recorded_usd decimal(38, 12));
-"""
+KIND = "workspace_id varchar, model varchar, service_tier varchar, meter varchar"
+TABLES = {
+    "source.workspace": "workspace_id varchar, name varchar, tags varchar",
+    "source.api_key": "api_key_id varchar, name varchar",
+    "source.earlier_chargeback": "period varchar, through_on date, cost_center varchar, payable_usd decimal(38, 2)",
+    "source.earlier_spend": f"""cost_center varchar, basis varchar, route varchar, receiver varchar,
+        conditional boolean, {KIND}, amount_usd decimal(38, 12)""",
+    "source.earlier_kind": f"{KIND}, quantity bigint, billed_usd decimal(38, 12)",
+    "source.earlier_route": "route varchar",
+    "matched.cell": f"""{DIMS}, recorded_quantity bigint, reported_quantity bigint,
+        recorded_usd decimal(38, 12), reported_usd decimal(38, 12), billed_usd decimal(38, 12)""",
+    "matched.usage": f"{DIMS}, api_key_id varchar, reported_quantity bigint, reported_usd decimal(38, 12)",
+    "matched.label": f"""{DIMS}, api_key_id varchar, label varchar, value varchar, recorded_quantity bigint,
+        requests bigint, recorded_usd decimal(38, 12)""",
+    "matched.recorded": f"{DIMS}, log varchar, api_key_id varchar, over_step boolean, quantity bigint, requests bigint",
+    "matched.price": """day date, model varchar, service_tier varchar, context_window varchar, inference_geo varchar,
+        speed varchar, meter varchar, price_unit varchar, price_usd decimal(38, 12), price_high_usd decimal(38, 12)""",
+    "explained.finding": "id varchar, reason varchar",
+    "explained.part": f"finding_id varchar, {DIMS.removesuffix(', in_period boolean')}, amount_usd decimal(38, 12)",
+    "explained.bridge": "position int, kind varchar, reason varchar, title varchar, amount_usd decimal(38, 12)",
+}
 OUTPUT, INPUT = "output_tokens", "uncached_input_tokens"
 FIRST = date(2026, 10, 1)
 
@@ -45,14 +56,25 @@ def cell(billed, *, recorded=None, reported=None, quantities=(None, None), in_pe
     return (*dims(**where), in_period, *quantities, recorded, reported, billed)
 
 
-def usage(key, quantity, *, in_period=True, **where):
+def usage(key, quantity, *, usd=None, in_period=True, **where):
     """A row of matched.usage: what one API key used in a cell."""
-    return (*dims(**where), in_period, key, quantity)
+    return (*dims(**where), in_period, key, quantity, usd)
 
 
-def labeled(value, usd, *, quantity=1, label="team", in_period=True, **where):
+def labeled(value, usd, *, quantity=1, label="team", key=None, requests=1, in_period=True, **where):
     """A row of matched.label: what the requests with one value recorded in a cell."""
-    return (*dims(**where), in_period, label, value, quantity, usd)
+    return (*dims(**where), in_period, key, label, value, quantity, requests, usd)
+
+
+def recorded(quantity, *, log="gateway", key=None, requests=1, **where):
+    """A row of matched.recorded: what one log and key recorded in a cell."""
+    return (*dims(**where), True, log, key, False, quantity, requests)
+
+
+def price(usd, *, unit="MTok", **where):
+    """A row of matched.price."""
+    day, _, *kind, meter = dims(**where)
+    return (day, *kind, meter, unit, usd, None)
 
 
 WORKSPACES = [
@@ -74,25 +96,36 @@ def connection():
         yield opened
 
 
-def fill(connection, cells=(), usages=(), labels=(), workspaces=WORKSPACES):
-    """Build what load and match would have written."""
-    connection.execute(EARLIER)
-    for table, rows in (
-        ("source.workspace", workspaces),
-        ("source.api_key", KEYS),
-        ("matched.cell", cells),
-        ("matched.usage", usages),
-        ("matched.label", labels),
-    ):
-        if rows:
-            connection.executemany(f"insert into {table} values ({', '.join('?' * len(rows[0]))})", list(rows))
+def fill(connection, *, cells=(), usages=(), labels=(), workspaces=WORKSPACES, through=31, **rows):
+    """Build what load, match and explain would have written; further tables by schema and name."""
+    connection.execute(
+        f"""create or replace table source.run as select '2026-10' as period, date '2026-10-01' as start_on,
+            date '2026-11-01' as end_on, date '2026-10-{through}' as through_on"""
+    )
+    named = {
+        "source.workspace": workspaces,
+        "source.api_key": KEYS,
+        "matched.cell": cells,
+        "matched.usage": usages,
+        "matched.label": labels,
+        "explained.bridge": [(9, "total", "billed", "Billed", None)],
+    }
+    named |= {name.replace("_", ".", 1): table for name, table in rows.items()}
+    for table, columns in TABLES.items():
+        connection.execute(f"create or replace table {table} ({columns})")
+        if held := list(named.pop(table, ())):
+            connection.executemany(f"insert into {table} values ({', '.join('?' * len(held[0]))})", held)
+    assert not named
 
 
-def split(connection, *, rules=(), shared=(), centers=CENTERS, **rows):
+def split(connection, *, rules=(), shared=(), centers=CENTERS, budgets=(), unallocated_percent=None, **rows):
     """Fill, allocate, look at the checks."""
     fill(connection, **rows)
     allocate(
-        connection, Allocation.model_validate({"cost_centers": centers, "rules": list(rules), "shared": list(shared)})
+        connection,
+        Allocation.model_validate({"cost_centers": centers, "rules": list(rules), "shared": list(shared)}),
+        budgets=[Budget.model_validate(budget) for budget in budgets],
+        unallocated_percent=unallocated_percent,
     )
     ledger.check(connection)
 
@@ -168,7 +201,7 @@ def test_workspace_rules_take_whole_charges_and_the_first_one_wins(connection):
             {"workspace": "wrkspc_search", "to": "CC-100"},
             {"workspace": "Ads [EU]?", "to": "CC-200"},
             {"workspace": "<script>*", "to": "CC-300"},
-            {"workspace": "Search", "to": "CC-300"},
+            {"workspace": "S*", "to": "CC-300"},
         ],
     )
     assert parts(connection, "cost_center, basis, rule, driver, share, amount_usd") == [
@@ -289,22 +322,6 @@ def test_a_key_takes_its_share_of_the_cell_and_leaves_the_rest_to_later_rules(co
     ]
 
 
-def test_a_key_rule_after_one_for_the_workspace_comes_too_late(connection):
-    """First match wins for portions too, and the rule that can never match is a warning."""
-    split(
-        connection,
-        cells=[cell("10")],
-        usages=[usage("apikey_a", 1)],
-        rules=[{"workspace": "Search", "to": "CC-300"}, {"workspace": "Search", "api_key": "search-*", "to": "CC-100"}],
-    )
-    assert parts(connection) == [("CC-300", "direct", "10")]
-    [warning] = warnings(connection)
-    assert warning == (
-        "allocation.rules[1] workspace Search, api_key search-*: can never match,"
-        " rules[0] workspace Search comes first and takes the same. Put it before, or remove it"
-    )
-
-
 def test_keys_share_a_web_search_charge_whose_cell_has_no_model(connection):
     """Cells meet their usage null-safely."""
     split(
@@ -357,7 +374,7 @@ def test_a_label_shares_the_charge_by_what_each_value_recorded(connection):
         connection,
         cells=[TEAM_CELL],
         labels=TEAM_LABELS,
-        rules=[BY_TEAM, {"workspace": "Search", "to": "CC-300"}],
+        rules=[BY_TEAM, {"workspace": "*", "to": "CC-300"}],
         shared=[{"name": "Rest", "workspace": "*"}],
     )
     by = "recorded USD by label.team"
@@ -476,6 +493,194 @@ def test_a_label_shares_what_a_key_rule_left(connection):
     ]
 
 
+KEYED_CELL = cell("20", recorded="16", reported="20", quantities=(160, 200))
+KEYED = {
+    "usages": [usage("apikey_a", 120, usd="12"), usage("apikey_c", 80, usd="8")],
+    "labels": [
+        labeled("search", "6", quantity=60, key="apikey_a"),
+        labeled("ads", "3", quantity=30, key="apikey_a"),
+        labeled("ads", "5", quantity=50, key="apikey_c"),
+        labeled(None, "2", quantity=20, key="apikey_c"),
+    ],
+    "matched_recorded": [recorded(90, key="apikey_a"), recorded(70, key="apikey_c")],
+    "matched_price": [price("100000")],
+}
+
+
+def test_a_key_is_split_by_the_labels_of_its_own_requests(connection):
+    """Rules nest: the key's part of the charge by its reported quantity, that part by what its requests recorded."""
+    split(
+        connection,
+        cells=[KEYED_CELL],
+        **KEYED,
+        rules=[
+            {"api_key": "search-prod", "split_by": "label.team", "to": {"search": "CC-100", "ads": "CC-200"}},
+            {"workspace": "Search", "to": "CC-300"},
+        ],
+    )
+    assert parts(connection, "cost_center, basis, api_key_id, label, amount_usd") == [
+        ("CC-100", "label", "apikey_a", "search", "6"),
+        ("CC-200", "label", "apikey_a", "ads", "3"),
+        ("CC-300", "direct", None, None, "8"),
+        ("unallocated", "unallocated", "apikey_a", None, "3"),
+    ]
+
+
+def test_what_a_key_took_is_not_among_the_labels_of_the_rest(connection):
+    """The rest of a workspace is split by the requests of the other keys alone."""
+    split(
+        connection,
+        cells=[KEYED_CELL],
+        **KEYED,
+        rules=[{"api_key": "search-prod", "to": "CC-300"}, {**BY_TEAM, "unlogged": "proportional"}],
+    )
+    assert parts(connection, "cost_center, api_key_id, label, amount_usd") == [
+        ("CC-200", None, "ads", "5.714285714286"),
+        ("CC-300", "apikey_a", None, "12"),
+        ("unallocated", None, None, "2.285714285714"),
+    ]
+
+
+def test_a_key_that_no_log_names_cannot_be_split_by_label(connection):
+    """Where the log does not say who called, nothing of the key is smeared over labels, and that is told."""
+    split(
+        connection,
+        cells=[KEYED_CELL],
+        usages=KEYED["usages"],
+        labels=[labeled("search", "16", quantity=160)],
+        matched_recorded=[recorded(160)],
+        matched_price=KEYED["matched_price"],
+        rules=[{"api_key": "search-prod", "split_by": "label.team", "to": {"search": "CC-100"}}],
+    )
+    assert parts(connection, "cost_center, driver, api_key_id, amount_usd") == [
+        ("unallocated", "not covered by a log", "apikey_a", "12"),
+        ("unallocated", None, None, "8"),
+    ]
+    assert warnings(connection) == [
+        (
+            "allocation.rules[0] api_key search-prod, split_by label.team: no log names these API keys, so nothing of"
+            " it could be split by label.team"
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        (
+            {"split_by": "log", "to": {"gateway": "CC-100", "batch": "CC-200"}},
+            [("CC-100", "gateway", "6"), ("CC-200", "batch", "2"), ("unallocated", None, "2")],
+        ),
+        (
+            {"split_by": "api_key", "to": {"search-*": "CC-100", "*": "CC-300"}},
+            [("CC-100", "apikey_a", "6"), ("CC-300", "apikey_c", "2"), ("unallocated", None, "2")],
+        ),
+        (
+            {"split_by": "model", "to": {"claude-opus-4-7": "CC-100"}, "unlogged": "proportional"},
+            [("CC-100", "claude-opus-4-7", "10")],
+        ),
+        (
+            {"split_by": "service_tier", "to": {"batch": "CC-100", "*": "CC-200"}, "unlogged": "unallocated"},
+            [("CC-200", "standard", "8"), ("unallocated", None, "2")],
+        ),
+    ],
+)
+def test_a_field_that_every_request_has_splits_like_a_label(connection, rule, expected):
+    """By log, by key as the log says it, by model; `*` receives every other value."""
+    split(
+        connection,
+        cells=[cell("10", recorded="8", reported="10", quantities=(80, 100))],
+        matched_recorded=[recorded(60, key="apikey_a"), recorded(20, log="batch", key="apikey_c")],
+        matched_price=[price("100000")],
+        rules=[{"workspace": "Search", **rule}],
+    )
+    assert parts(connection, "cost_center, label, amount_usd") == expected
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [
+        ("proportional", [("CC-100", "6.666666666667"), ("CC-200", "3.333333333333")]),
+        ("CC-300", [("CC-100", "5"), ("CC-200", "2.5"), ("CC-300", "2.5")]),
+        ("unallocated", [("CC-100", "5"), ("CC-200", "2.5"), ("unallocated", "2.5")]),
+    ],
+)
+def test_requests_without_the_label_have_a_policy_of_their_own(connection, policy, expected):
+    """`unlabeled` says who pays what was logged without the label; nothing else does."""
+    split(
+        connection,
+        cells=[cell("10", recorded="8", reported="8", quantities=(80, 80))],
+        labels=[labeled("search", "4", quantity=40), labeled("ads", "2", quantity=20), labeled(None, "2", quantity=20)],
+        rules=[{**BY_TEAM, "unlabeled": policy}],
+    )
+    assert parts(connection, "cost_center, amount_usd") == expected
+
+
+# Rules for a part of a charge
+
+
+def test_a_rule_may_ask_for_models_tiers_and_meters(connection):
+    """All keys of a rule must fit; what it does not ask for is left to later rules."""
+    split(
+        connection,
+        cells=[
+            cell("1"),
+            cell("2", model="claude-haiku-5-5"),
+            cell("4", meter=INPUT),
+            cell("8", meter="session_usage"),
+        ],
+        rules=[
+            {"workspace": "Search", "model": "claude-opus-*", "meter": OUTPUT, "to": "CC-100"},
+            {"meter": "session_usage", "to": "CC-200"},
+            {"service_tier": "standard", "to": "CC-300"},
+        ],
+    )
+    assert parts(connection, "cost_center, amount_usd, rule") == [
+        ("CC-100", "1", f"rules[0] workspace Search, model claude-opus-*, meter {OUTPUT}"),
+        ("CC-200", "8", "rules[1] meter session_usage"),
+        ("CC-300", "2", "rules[2] service_tier standard"),
+        ("CC-300", "4", "rules[2] service_tier standard"),
+    ]
+
+
+def test_use_without_a_key_may_have_a_rule_of_its_own(connection):
+    """`charge: no_key` takes that portion of a cell, by reported quantity; charges that know no key are not meant."""
+    split(
+        connection,
+        cells=[cell("10"), cell("5", meter="code_execution")],
+        usages=[usage("apikey_a", 3), usage(None, 1)],
+        rules=[{"charge": "no_key", "pool": "Sign-ins"}, {"workspace": "Search", "to": "CC-100"}],
+        shared=[{"name": "Sign-ins", "split": {"CC-200": 100}}],
+    )
+    assert parts(connection, "cost_center, basis, pool, amount_usd") == [
+        ("CC-100", "direct", None, "5"),
+        ("CC-100", "direct", None, "7.5"),
+        ("CC-200", "shared", "Sign-ins", "2.5"),
+    ]
+
+
+def test_what_nothing_explains_may_have_a_rule_of_its_own(connection):
+    """`charge: residual` takes the unexplained part of a charge, never more than the charge or against its sign."""
+    unexplained = [(FIRST, "3"), (date(2026, 10, 2), "-4"), (date(2026, 10, 3), "9")]
+    split(
+        connection,
+        cells=[cell("10"), cell("10", day=2), cell("5", day=3)],
+        explained_finding=[("f", "residual"), ("g", "discount")],
+        explained_part=[
+            *(("f", *dims(day=on), usd) for on, usd in unexplained),
+            ("g", *dims(), "6"),
+        ],
+        rules=[{"charge": "residual", "to": "CC-300"}, {"workspace": "Search", "to": "CC-100"}],
+    )
+    assert parts(connection, "day, cost_center, amount_usd") == [
+        (FIRST, "CC-100", "7"),
+        (FIRST, "CC-300", "3"),
+        (date(2026, 10, 2), "CC-100", "10"),
+        (date(2026, 10, 3), "CC-100", "0"),
+        (date(2026, 10, 3), "CC-300", "5"),
+    ]
+
+
 # Pools
 
 DIRECT_CELLS = [
@@ -582,7 +787,9 @@ def test_a_proportional_pool_stays_unallocated_where_nobody_has_direct_cost(conn
         ("CC-100", "direct", None, "-9"),
         ("unallocated", "unallocated", "P", "4"),
     ]
-    assert warnings(connection) == ["allocation.shared[0] P: nobody has direct cost, so its 4.00 USD stay unallocated"]
+    assert warnings(connection) == [
+        "allocation.shared[0] P: nobody has direct cost, so 4.00 USD of it stay unallocated"
+    ]
 
 
 def test_a_credit_in_a_pool_is_split_like_a_charge(connection):
@@ -610,6 +817,441 @@ def test_a_large_bill_is_split_without_loss(connection):
     quota, remainder = divmod(units * 7000000000001, units + 7000000000001)
     assert large + small == Decimal(huge)
     assert small == Decimal(quota + (2 * remainder > units + 7000000000001)).scaleb(-12)
+
+
+def test_a_pool_may_ask_for_meters_and_rules_may_send_it_more(connection):
+    """Code execution of any workspace goes to one pool, whatever rules say of the rest."""
+    split(
+        connection,
+        cells=[
+            cell("3"),
+            cell("6", meter="code_execution"),
+            cell("1", workspace="default", meter="code_execution"),
+            cell("2", workspace="default", meter="session_usage"),
+        ],
+        rules=[
+            {"workspace": "Search", "meter": "code_execution", "pool": "Sandboxes"},
+            {"workspace": "Search", "to": "CC-100"},
+        ],
+        shared=[
+            {"name": "Sandboxes", "meter": "code_execution", "split": {"CC-200": 50, "CC-300": 50}},
+            {"name": "Rest", "workspace": "*", "split": "even", "among": ["CC-100"]},
+        ],
+    )
+    assert parts(connection, "cost_center, pool, workspace_id, amount_usd") == [
+        ("CC-100", "Rest", "default", "2"),
+        ("CC-100", None, "wrkspc_search", "3"),
+        ("CC-200", "Sandboxes", "default", "0.5"),
+        ("CC-200", "Sandboxes", "wrkspc_search", "3"),
+        ("CC-300", "Sandboxes", "default", "0.5"),
+        ("CC-300", "Sandboxes", "wrkspc_search", "3"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("split_by", "expected"),
+    [
+        ("proportional", {"CC-100": "7.5", "CC-200": "2.5"}),
+        ("quantity", {"CC-100": "2", "CC-200": "8"}),
+        ("requests", {"CC-100": "4", "CC-200": "6"}),
+    ],
+)
+def test_a_pool_is_split_by_what_cost_centers_use_themselves(connection, split_by, expected):
+    """In proportion to dollars, to tokens, or to requests of direct use."""
+    split(
+        connection,
+        cells=[
+            cell("30", quantities=(0, 100)),
+            cell("10", workspace="wrkspc_ads", quantities=(0, 400)),
+            cell("10", workspace="default"),
+        ],
+        matched_recorded=[recorded(9, requests=2), recorded(9, workspace="wrkspc_ads", requests=3)],
+        rules=DIRECT_RULES,
+        shared=[{"name": "P", "workspace": "default", "split": split_by}],
+    )
+    assert {row[3]: row[-1] for row in shared_parts(connection)} == expected
+
+
+def test_a_pool_in_proportion_may_be_among_some_only(connection):
+    """`among` leaves the others out of the proportion."""
+    split(
+        connection,
+        cells=[cell("3"), cell("1", workspace="wrkspc_ads"), cell("8", workspace="default")],
+        rules=DIRECT_RULES,
+        shared=[{"name": "P", "workspace": "default", "among": ["CC-200", "CC-300"]}],
+    )
+    assert [(row[3], row[-1]) for row in shared_parts(connection)] == [("CC-200", "8")]
+
+
+def test_one_pool_feeds_the_next(connection):
+    """Step-down: what a pool receives from another is split with its own, and stands under the last one's name."""
+    split(
+        connection,
+        cells=[cell("10", workspace="default"), cell("2", workspace="wrkspc_ads")],
+        shared=[
+            {"name": "Platform", "workspace": "Ads*", "split": {"CC-100": 50, "CC-200": 50}},
+            {"name": "Default", "workspace": "default", "split": {"CC-300": 20, "Platform": 80}},
+        ],
+    )
+    assert parts(connection, "cost_center, pool, workspace_id, share, amount_usd") == [
+        ("CC-100", "Platform", "default", "0.5", "4"),
+        ("CC-100", "Platform", "wrkspc_ads", "0.5", "1"),
+        ("CC-200", "Platform", "default", "0.5", "4"),
+        ("CC-200", "Platform", "wrkspc_ads", "0.5", "1"),
+        ("CC-300", "Default", "default", "0.2", "2"),
+    ]
+    assert connection.execute("from allocated.passed_on").fetchall() == [("Default", "Platform", False, 8)]
+
+
+def headcount(tmp_path, text):
+    """A driver's file with these lines, read as the config reads it."""
+    (tmp_path / "headcount.csv").write_text(text)
+    return Pool.model_validate(
+        {"name": "P", "workspace": "default", "split": "driver", "driver": "headcount.csv"},
+        context={"base_dir": tmp_path},
+    )
+
+
+def split_by_file(connection, pool, **rows):
+    """Allocate with one pool that was read from files."""
+    fill(connection, **rows)
+    centers = Allocation.model_validate({"cost_centers": CENTERS}).cost_centers
+    allocate(connection, Allocation(cost_centers=centers, shared=[pool]))
+    ledger.check(connection)
+
+
+def test_a_weight_holds_from_its_day_until_the_next_one_of_the_cost_center(connection, tmp_path):
+    """A headcount that changes on the 11th splits the days before by the old one and the rest by the new one."""
+    split_by_file(
+        connection,
+        headcount(
+            tmp_path,
+            "from,cost_center,weight\n2026-01-01,CC-100,10\n2026-01-01,CC-200,30\n2026-10-11,CC-100,20\n"
+            "2026-10-11,CC-200,20\n",
+        ),
+        cells=[cell("4", workspace="default", day=10), cell("6", workspace="default", day=11)],
+    )
+    assert parts(connection, "cost_center, driver, amount_usd") == [
+        ("CC-100", "headcount.csv", "4"),
+        ("CC-200", "headcount.csv", "6"),
+    ]
+    assert warnings(connection) == []
+
+
+def test_a_gap_in_a_drivers_file_is_told_with_its_days(connection, tmp_path):
+    """A cost center without a weight takes no part on those days; where nobody has one, nothing is split."""
+    split_by_file(
+        connection,
+        headcount(
+            tmp_path,
+            "from,until,cost_center,weight\n2026-01-01,2026-10-05,CC-100,1\n2026-10-08,,CC-100,1\n"
+            "2026-10-07,,CC-200,1\n2026-12-01,,CC-300,1\n",
+        ),
+        cells=[cell(usd, workspace="default", day=day) for day, usd in ((4, "1"), (5, "2"), (7, "4"), (8, "8"))],
+    )
+    assert parts(connection, "cost_center, amount_usd") == [("CC-100", "5"), ("CC-200", "8"), ("unallocated", "2")]
+    assert warnings(connection) == [
+        (
+            "allocation.shared[0] P: headcount.csv:3: CC-100 has no weight from 2026-10-05 until 2026-10-08, and takes"
+            " no part on those days"
+        ),
+        (
+            "allocation.shared[0] P: headcount.csv:4: CC-200 has no weight from 2026-10-01 until 2026-10-07, and takes"
+            " no part on those days"
+        ),
+        "allocation.shared[0] P: nobody has a weight, so 2.00 USD of it stay unallocated",
+    ]
+
+
+def test_overlapping_rows_of_a_drivers_file_are_told_and_the_later_one_counts(connection, tmp_path):
+    """Of two rows for a day the one that begins later counts, of two from the same day the later line."""
+    split_by_file(
+        connection,
+        headcount(
+            tmp_path,
+            "from,until,cost_center,weight\n2026-01-01,2026-10-20,CC-100,1\n2026-10-10,,CC-100,3\n"
+            "2026-01-01,,CC-200,7\n2026-01-01,,CC-200,1\n",
+        ),
+        cells=[cell("2", workspace="default", day=9), cell("4", workspace="default", day=10)],
+    )
+    assert parts(connection, "cost_center, amount_usd") == [("CC-100", "4"), ("CC-200", "2")]
+    assert warnings(connection) == [
+        (
+            "allocation.shared[0] P: headcount.csv:3: CC-100 from 2026-10-10 overlaps line 2, which holds until"
+            " 2026-10-20; from 2026-10-10 the weight is 3"
+        ),
+        "allocation.shared[0] P: headcount.csv:5: CC-200 has a weight from 2026-01-01 in line 4 too, 1 counts",
+    ]
+
+
+# From outside the cost report
+
+SUPPORT = {
+    "name": "Support",
+    "lines": [
+        {"on": date(2026, 10, 31), "amount_usd": "100", "what": "Support, October"},
+        {"on": date(2026, 10, 5), "amount_usd": "-40.01", "what": "Credit"},
+        {"on": date(2026, 11, 1), "amount_usd": "7", "what": "Support, November"},
+    ],
+}
+
+
+def test_lines_from_outside_stand_in_other_usd_and_never_in_the_bill(connection):
+    """They are split like any pool, of the period alone; parts and total are those of the cost report."""
+    split(
+        connection,
+        cells=[cell("3"), cell("1", workspace="wrkspc_ads")],
+        rules=DIRECT_RULES,
+        shared=[SUPPORT],
+    )
+    assert parts(connection) == [("CC-100", "direct", "3"), ("CC-200", "direct", "1")]
+    assert connection.execute(
+        "select on_day, what, cost_center, basis, pool, driver, amount_usd from allocated.other"
+    ).fetchall() == [
+        (date(2026, 10, 5), "Credit", "CC-100", "shared", "Support", "direct cost", Decimal("-30.0075")),
+        (date(2026, 10, 5), "Credit", "CC-200", "shared", "Support", "direct cost", Decimal("-10.0025")),
+        (date(2026, 10, 31), "Support, October", "CC-100", "shared", "Support", "direct cost", 75),
+        (date(2026, 10, 31), "Support, October", "CC-200", "shared", "Support", "direct cost", 25),
+    ]
+    found = connection.execute("select cost_center, total_usd, other_usd, payable_usd from allocated.chargeback")
+    assert [tuple(str(value) for value in row) for row in found.fetchall()] == [
+        ("CC-100", "3.00", "44.99", "47.99"),
+        ("CC-200", "1.00", "15.00", "16.00"),
+        ("CC-300", "0.00", "0.00", "0.00"),
+        ("unallocated", "0.00", "0.00", "0.00"),
+    ]
+
+
+def test_the_invoices_lines_may_be_shared_so_that_payable_is_the_invoice(connection):
+    """A pool takes the bridge's steps after billed by their reason; with rounding they end at the invoice's cents."""
+    split(
+        connection,
+        cells=[cell("10.004"), cell("20.003", workspace="wrkspc_ads")],
+        rules=DIRECT_RULES,
+        explained_bridge=[
+            (3, "step", "tax", "Not this one", "99"),
+            (9, "total", "billed", "Billed", None),
+            (10, "step", "credit", "Credit", "-5"),
+            (11, "step", "tax", "Tax", "2.50"),
+            (12, "step", "invoice_rounding", "Rounding of the invoice", "0.003"),
+            (13, "total", "invoiced", "Invoiced", None),
+        ],
+        shared=[{"name": "Tax", "invoice": ["tax", "credit", "invoice_rounding"]}],
+    )
+    assert connection.execute("select sum(payable_usd) from allocated.chargeback").fetchone() == (Decimal("27.51"),)
+
+
+def test_an_outside_line_goes_through_every_step(connection):
+    """A line that one pool passes on is split by the next, still under its own words."""
+    split(
+        connection,
+        cells=[cell("3")],
+        rules=DIRECT_RULES[:1],
+        shared=[
+            {**SUPPORT, "split": {"Platform": 100}},
+            {"name": "Platform", "split": {"CC-200": 75, "CC-300": 25}},
+        ],
+    )
+    assert connection.execute(
+        "select what, cost_center, pool, amount_usd from allocated.other where amount_usd > 0"
+    ).fetchall() == [
+        ("Support, October", "CC-200", "Platform", 75),
+        ("Support, October", "CC-300", "Platform", 25),
+    ]
+
+
+# Budgets
+
+
+def budget(connection, columns):
+    found = connection.execute(f"select {columns} from allocated.budget order by cost_center").fetchall()
+    return [tuple(str(value) if isinstance(value, Decimal) else value for value in row) for row in found]
+
+
+def test_a_years_budget_is_a_twelfth_a_month_and_ends_at_the_daily_mean(connection):
+    """September and October gave 610 in 61 days: 10 a day; the other 304 days of 2026 are taken at that."""
+    split(
+        connection,
+        cells=[cell("310")],
+        rules=DIRECT_RULES[:1],
+        source_earlier_chargeback=[("2026-09", date(2026, 9, 30), "CC-100", "300")],
+        budgets=[{"cost_center": "CC-100", "period": 2026, "amount_usd": "3700"}],
+    )
+    assert budget(connection, "* exclude (name)") == [
+        ("CC-100", "308.33", "310.00", "1.67", 2026, "3700.00", "610.00", "3650.00", "-50.00", 61, 365)
+    ]
+
+
+def test_the_forecast_takes_the_last_three_months(connection):
+    """An expensive spring does not weigh on the rest of the year; its dollars count."""
+    split(
+        connection,
+        cells=[cell("31")],
+        rules=DIRECT_RULES[:1],
+        through=31,
+        source_earlier_chargeback=[
+            ("2026-04", date(2026, 4, 30), "CC-100", "9000"),
+            ("2026-08", date(2026, 8, 31), "CC-100", "31"),
+            ("2026-09", date(2026, 9, 30), "CC-100", "30"),
+        ],
+        budgets=[{"cost_center": "CC-100", "period": "2026-10", "amount_usd": "100"}],
+    )
+    assert budget(connection, "month_budget_usd, month_variance_usd, year_budget_usd, forecast_usd") == [
+        ("100.00", "-69.00", None, "9335.00")  # 9000 + 92 + 243 days at 1
+    ]
+
+
+def test_twelve_monthly_budgets_are_the_years(connection):
+    """A year's budget is known where all of it is; other years and other months are not meant."""
+    months = [{"cost_center": "CC-200", "period": f"2026-{m:02}", "amount_usd": str(m)} for m in range(1, 13)]
+    split(
+        connection,
+        budgets=[
+            *months,
+            {"cost_center": "CC-300", "period": "2026-12", "amount_usd": "9"},
+            {"cost_center": "CC-100", "period": "2027", "amount_usd": "9"},
+        ],
+    )
+    assert budget(connection, "cost_center, month_budget_usd, year_budget_usd, forecast_usd") == [
+        ("CC-200", "10.00", "78.00", "0.00"),
+        ("CC-300", None, None, "0.00"),
+    ]
+
+
+def test_a_running_month_counts_its_complete_days(connection):
+    """Ten days at 10 dollars are 3,650 a year, not a third of it."""
+    split(
+        connection,
+        cells=[cell("100")],
+        rules=DIRECT_RULES[:1],
+        through=10,
+        budgets=[{"cost_center": "CC-100", "period": "2026", "amount_usd": "0"}],
+    )
+    assert budget(connection, "closed_days, forecast_usd") == [(10, "3650.00")]
+
+
+@given(st.decimals(0, 10**9, places=2), st.integers(1, 12))
+def test_twelfths_add_up_to_the_year(amount, month):
+    """The months of a yearly budget are within a cent of each other and sum to it."""
+    own = [Budget(cost_center="A", period="2026", amount_usd=amount)]
+    twelfths = [_month_budget(own, n) for n in range(1, 13)]
+    assert sum(twelfths) == amount
+    assert abs(twelfths[month - 1] - amount / 12) <= Decimal("0.01")
+
+
+# What moved since the month before
+
+
+def close_twice(connection, before, now):
+    """Allocate a month, take from it what a run takes, allocate the next; effects by cost center."""
+    split(connection, **before)
+    taken = {
+        f"source_earlier_{name}": connection.execute(f"from allocated.{name}").fetchall()
+        for name in ("spend", "kind", "route")
+    }
+    old = dict(connection.execute("select cost_center, sum(amount_usd) from allocated.part group by all").fetchall())
+    split(connection, **now, **taken)
+    new = dict(connection.execute("select cost_center, sum(amount_usd) from allocated.part group by all").fetchall())
+    moved = {}
+    for cost_center, effect, usd in connection.execute("from allocated.movement").fetchall():
+        moved.setdefault(cost_center, {})[effect] = usd
+    for cost_center in {*old, *new}:
+        assert sum(moved[cost_center].values()) == new.get(cost_center, 0) - old.get(cost_center, 0)
+    return {center: {effect: plain(usd) for effect, usd in effects.items() if usd} for center, effects in moved.items()}
+
+
+def meant(**quantities):
+    """Cells of one workspace and day: {model: (tokens, USD)}."""
+    return [
+        cell(usd, model=model.replace("_", "-"), quantities=(0, tokens)) for model, (tokens, usd) in quantities.items()
+    ]
+
+
+def test_twice_the_tokens_are_volume_and_a_higher_price_is_price(connection):
+    """100 tokens at 1 became 200 at 1.10: 100 more for volume, 20 more for price."""
+    assert close_twice(
+        connection,
+        {"cells": meant(opus=(100, "100")), "rules": DIRECT_RULES[:1]},
+        {"cells": meant(opus=(200, "220")), "rules": DIRECT_RULES[:1]},
+    ) == {"CC-100": {"volume": "100", "price": "20"}}
+
+
+def test_a_cheaper_model_for_the_same_tokens_is_mix(connection):
+    """Half of the tokens moved from a model at 1 to one at 0.2, known from the month before: 40 less."""
+    assert close_twice(
+        connection,
+        {"cells": meant(opus=(90, "90"), haiku=(10, "2")), "rules": DIRECT_RULES[:1]},
+        {"cells": meant(opus=(40, "40"), haiku=(60, "12")), "rules": DIRECT_RULES[:1]},
+    ) == {"CC-100": {"mix": "-40"}}
+
+
+def test_a_workspace_that_another_rule_takes_is_rule(connection):
+    """First what the old rule would have given, then the rest: what moved nets to nothing over all."""
+    assert close_twice(
+        connection,
+        {"cells": meant(opus=(100, "100")), "rules": DIRECT_RULES[:1]},
+        {"cells": meant(opus=(110, "110")), "rules": [{"workspace": "Search", "to": "CC-200"}]},
+    ) == {"CC-100": {"volume": "10", "rule": "-110"}, "CC-200": {"rule": "110"}}
+
+
+def test_a_larger_part_in_common_costs_is_share(connection):
+    """A pool of 10 was split 3 : 1 and now is 1 : 1, by the direct cost of both: the terms are the same."""
+    pool = [{"name": "P", "workspace": "default"}]
+
+    def month(ads):
+        return {
+            "cells": [
+                cell("3", quantities=(0, 30)),
+                cell(ads, workspace="wrkspc_ads", quantities=(0, int(ads) * 10)),
+                cell("10", workspace="default", quantities=(0, 100)),
+            ],
+            "rules": DIRECT_RULES,
+            "shared": pool,
+        }
+
+    assert close_twice(connection, month("1"), month("3")) == {
+        "CC-100": {"share": "-2.5"},
+        "CC-200": {"volume": "2", "share": "2.5"},
+    }
+
+
+def test_other_terms_of_a_pool_are_rule(connection):
+    """Percentages that changed move dollars without anybody having used more."""
+    cells = [cell("10", workspace="default", quantities=(0, 100))]
+
+    def month(first, second):
+        return {
+            "cells": cells,
+            "shared": [{"name": "P", "workspace": "default", "split": {"CC-100": first, "CC-200": second}}],
+        }
+
+    assert close_twice(connection, month(50, 50), month(80, 20)) == {
+        "CC-100": {"rule": "3"},
+        "CC-200": {"rule": "-3"},
+    }
+
+
+def test_a_key_that_was_not_used_before_is_no_other_rule(connection):
+    """A rule that matched nothing the month before and was there is the same rule."""
+    rules = [{"api_key": "apikey_a", "to": "CC-300"}, {"workspace": "Search", "to": "CC-100"}]
+    assert close_twice(
+        connection,
+        {"cells": meant(opus=(100, "100")), "rules": rules},
+        {
+            "cells": meant(opus=(100, "100")),
+            "usages": [usage("apikey_a", 40, model="opus"), usage("apikey_c", 60, model="opus")],
+            "rules": rules,
+        },
+    ) == {"CC-100": {"volume": "-40"}, "CC-300": {"volume": "40"}}
+
+
+def test_charges_without_a_quantity_are_volume(connection):
+    """Nobody can say whether sessions became longer or dearer."""
+    assert close_twice(
+        connection,
+        {"cells": [cell("5", meter="session_usage")], "rules": DIRECT_RULES[:1]},
+        {"cells": [cell("8", meter="session_usage")], "rules": DIRECT_RULES[:1]},
+    ) == {"CC-100": {"volume": "3"}}
 
 
 # The chargeback
@@ -643,16 +1285,6 @@ def test_what_is_unallocated_stands_in_direct_usd(connection):
 # The config's mistakes
 
 
-def test_a_key_cannot_be_split_by_label(connection):
-    """Labels are known for a cell, not for a key in it: such a rule is refused with its place and values."""
-    fill(connection)
-    allocation = Allocation.model_validate({"cost_centers": CENTERS, "rules": [{**BY_TEAM, "api_key": "x"}]})
-    with pytest.raises(ConfigError) as raised:
-        allocate(connection, allocation)
-    assert raised.value.where == "allocation.rules[0]"
-    assert raised.value.what == "got split_by 'label.team' and api_key 'x', expected one of them"
-
-
 def test_a_receiver_that_is_no_cost_center_is_an_offender(connection):
     """Should the config's own check ever miss one, the check view names it with its dollars."""
     with pytest.raises(InvariantError) as raised:
@@ -667,7 +1299,7 @@ def test_a_receiver_that_is_no_cost_center_is_an_offender(connection):
     [
         ("delete from allocated.part where amount_usd = 1", "billed_lost_in_allocation"),
         ("update allocated.part set day = day + 1 where amount_usd = 1", "parts_differ_from_charge"),
-        ("update allocated.part set workspace_id = 'x' where basis = 'shared'", "parts_differ_from_pool"),
+        ("update allocated.part set workspace_id = 'x' where basis = 'shared'", "parts_differ_from_pot"),
         ("update allocated.part set amount_usd = -amount_usd where amount_usd = 1", "part_with_other_sign"),
         ("update allocated.part set amount_usd = -amount_usd where basis = 'shared'", "part_with_other_sign"),
         ("update allocated.part set basis = 'key' where basis = 'direct'", "basis_differs_from_receiver"),
@@ -696,14 +1328,14 @@ def test_a_bill_that_is_none_stops(connection):
 
 
 def test_rules_that_matched_nothing_are_named_unless_their_time_is_over(connection):
-    """A typo shows; a rule or pool whose dates lie outside the month is no mistake."""
+    """What may match in another month is a warning; a rule or pool whose dates lie outside the month is no mistake."""
     split(
         connection,
         cells=[cell("1")],
         rules=[
-            {"workspace": "Serach", "to": "CC-100"},
+            {"workspace": "Serach *", "to": "CC-100"},
             {"api_key": "search-prod", "to": "CC-100"},
-            {"workspace": "Search", "to": "CC-100", "until": date(2026, 10, 1)},
+            {"workspace": "Serach", "to": "CC-100", "until": date(2026, 10, 1)},
             {"workspace": "Search", "to": "CC-100", "from": date(2026, 11, 1)},
             {"workspace": "Search", "to": "CC-100"},
         ],
@@ -713,10 +1345,49 @@ def test_rules_that_matched_nothing_are_named_unless_their_time_is_over(connecti
         ],
     )
     assert warnings(connection) == [
-        "allocation.rules[0] workspace Serach: matched no charge of 2026-10",
+        "allocation.rules[0] workspace Serach *: matched no charge of 2026-10",
         "allocation.rules[1] api_key search-prod: matched no charge of 2026-10",
-        "allocation.shared[0] P: no charge of 2026-10 was left for it in workspace default",
+        "allocation.shared[0] P: no charge of 2026-10 was left for it (workspace default)",
     ]
+
+
+@pytest.mark.parametrize(
+    ("section", "item", "error"),
+    [
+        (
+            "rules",
+            {"workspace": "Serach", "to": "CC-100"},
+            (
+                "allocation.rules[0].workspace: got 'Serach', the id or name of no workspace of 2026-10: it can never"
+                " match. Did you mean `Search`?"
+            ),
+        ),
+        (
+            "rules",
+            {"workspace": "Search", "api_key": "apikey_x", "to": "CC-100"},
+            (
+                "allocation.rules[0].api_key: got 'apikey_x', the id or name of no API key of 2026-10: it can never"
+                " Write one of ads-prod, search-prod, search-test"
+            ),
+        ),
+        (
+            "shared",
+            {"workspace": "Defualt", "name": "P"},
+            (
+                "allocation.shared[0].workspace: got 'Defualt', the id or name of no workspace of 2026-10: it can never"
+                " match. Did you mean `Default`?"
+            ),
+        ),
+    ],
+)
+def test_a_name_that_nobody_has_stops(connection, section, item, error):
+    """A typo would leave dollars unallocated in silence: it is refused with its place, its value and the nearest."""
+    with pytest.raises(ConfigError) as raised:
+        split(connection, cells=[cell("1")], **{section: [item]})
+    assert str(raised.value) == error
+
+
+OPUS = {"model": "claude-opus-*"}
 
 
 @pytest.mark.parametrize(
@@ -724,6 +1395,7 @@ def test_rules_that_matched_nothing_are_named_unless_their_time_is_over(connecti
     [
         ({"workspace": "*"}, {"workspace": "wrkspc_ads"}, True),
         ({"workspace": "*"}, {"api_key": "search-*"}, True),
+        ({"workspace": "*"}, {"charge": "no_key"}, True),
         ({"workspace": "S*"}, {"workspace": "Sea*"}, True),
         ({"workspace": "Sea*"}, {"workspace": "S*"}, False),
         ({"workspace": "wrkspc_search"}, {"workspace": "Search"}, True),
@@ -733,12 +1405,130 @@ def test_rules_that_matched_nothing_are_named_unless_their_time_is_over(connecti
         ({"api_key": "search-*"}, {"workspace": "Search", "api_key": "search-prod"}, True),
         ({"workspace": "Search", "api_key": "*"}, {"api_key": "search-prod"}, False),
         ({"workspace": "Search", "until": date(2026, 10, 2)}, {"workspace": "Search"}, False),
+        (
+            {"workspace": "Search", "until": date(2026, 12, 1)},
+            {"workspace": "Search", "until": date(2026, 11, 1)},
+            True,
+        ),
+        ({"workspace": "Search", "from": date(2026, 10, 2)}, {"workspace": "Search", "from": date(2026, 10, 9)}, True),
+        (OPUS, {"model": "claude-opus-4-7"}, True),
+        (OPUS, {"workspace": "Search"}, False),
+        ({"workspace": "Search", **OPUS}, {"model": "claude-opus-4-7"}, False),
+        ({"meter": OUTPUT}, {"meter": OUTPUT, **OPUS}, True),
+        ({"charge": "no_key"}, {"workspace": "Search"}, False),
+        ({"charge": "no_key"}, {"workspace": "Search", "charge": "no_key"}, True),
     ],
 )
-def test_a_rule_behind_one_that_takes_all_of_its_charges_can_never_match(connection, earlier, later, shadowed):
-    """Only an earlier rule without dates that covers the later one wholly is called its shadow."""
-    split(connection, rules=[{**earlier, "to": "CC-100"}, {**later, "to": "CC-200"}])
-    assert any("rules[1]" in warning and "can never match" in warning for warning in warnings(connection)) is shadowed
+def test_a_rule_behind_one_that_takes_all_of_its_charges_stops(connection, earlier, later, shadowed):
+    """Only an earlier rule that covers the later one wholly, on all of its days, is called its shadow."""
+    fill(connection)
+    rules = [{**earlier, "to": "CC-100"}, {**later, "to": "CC-200"}]
+    allocation = Allocation.model_validate({"cost_centers": CENTERS, "rules": rules})
+    if not shadowed:
+        allocate(connection, allocation)
+        return
+    with pytest.raises(ConfigError, match=r"can never match, rules\[0\] .* comes first and takes the same") as raised:
+        allocate(connection, allocation)
+    assert raised.value.where == "allocation.rules[1]"
+
+
+def test_two_rules_for_the_same_charges_on_the_same_days_are_told(connection):
+    """Dates that overlap are no error, the first rule counts; but its author may have meant another day."""
+    split(
+        connection,
+        cells=[cell("1", day=12), cell("2", day=20)],
+        rules=[
+            {"workspace": "Search", "to": "CC-100", "until": date(2026, 10, 15)},
+            {"workspace": "Search", "to": "CC-200", "from": date(2026, 10, 10)},
+        ],
+    )
+    assert parts(connection) == [("CC-100", "direct", "1"), ("CC-200", "direct", "2")]
+    assert warnings(connection) == [
+        (
+            "allocation.rules[1] workspace Search, from 2026-10-10: overlaps rules[0] from 2026-10-10 until 2026-10-15;"
+            " on those days rules[0] counts"
+        )
+    ]
+
+
+@pytest.mark.parametrize(("percent", "warned"), [(None, False), ("25", False), ("24.9", True), ("0", True)])
+def test_what_is_unallocated_beyond_its_tolerance_is_told(connection, percent, warned):
+    """A quarter of the bill without a cost center is more than 24.9 % and no more than 25 %."""
+    split(
+        connection,
+        cells=[cell("3"), cell("1", workspace="default")],
+        rules=[{"workspace": "Search", "to": "CC-100"}],
+        unallocated_percent=None if percent is None else Decimal(percent),
+    )
+    assert connection.execute("select * from allocated.unallocated").fetchall() == [
+        (1, 4, None if percent is None else Decimal(percent), warned)
+    ]
+    expected = f"tolerance.unallocated_percent: 1.00 of 4.00 USD have no cost center, more than {percent} %."
+    assert [w.startswith(expected) for w in warnings(connection)] == ([True] if warned else [])
+
+
+# What a team used
+
+
+def used(connection, columns="cost_center, meter, quantity, requests, amount_usd"):
+    found = connection.execute(f"select {columns} from allocated.use order by all").fetchall()
+    return [tuple(plain(value) for value in row) for row in found]
+
+
+def test_quantities_follow_the_dollars(connection):
+    """A key's tokens are its own, a label's are in proportion to what it recorded; they sum to what was reported."""
+    split(
+        connection,
+        cells=[cell("10", quantities=(90, 100), recorded="9", reported="10"), cell("7", meter="session_usage")],
+        usages=[usage("apikey_a", 30, usd="3"), usage("apikey_c", 70, usd="7")],
+        labels=[
+            labeled("search", "4", quantity=40, key="apikey_c", requests=5),
+            labeled("ads", "2", quantity=20, key="apikey_c", requests=3),
+        ],
+        matched_price=[price("100000")],
+        matched_recorded=[recorded(30, key="apikey_a", requests=3), recorded(60, key="apikey_c", requests=8)],
+        rules=[{"api_key": "apikey_a", "to": "CC-300"}, {**BY_TEAM, "unlogged": "CC-300"}],
+    )
+    assert used(connection) == [
+        ("CC-100", OUTPUT, 40, 5, "4"),
+        ("CC-200", OUTPUT, 20, 3, "2"),
+        ("CC-300", OUTPUT, 40, 3, "4"),
+        ("CC-300", "session_usage", None, 0, "7"),
+    ]
+
+
+def test_use_that_was_not_charged_is_used_all_the_same(connection):
+    """Priority Tier has no cost line: whose it is shows, and no dollar moves."""
+    split(
+        connection,
+        cells=[cell(None, quantities=(0, 500), reported="5"), cell("1", day=2, quantities=(9, 9))],
+        rules=[{"workspace": "Search", "to": "CC-100"}],
+    )
+    assert used(connection, "day, cost_center, quantity, amount_usd") == [
+        (FIRST, "CC-100", 500, "0"),
+        (date(2026, 10, 2), "CC-100", 9, "1"),
+    ]
+    assert parts(connection) == [("CC-100", "direct", "1")]
+
+
+def test_cached_tokens_show_what_they_would_have_cost_as_input(connection):
+    """Reads and writes at the input's price, so that what caching saved is that less what was paid."""
+    read, write = "cache_read_input_tokens", "cache_creation.ephemeral_5m_input_tokens"
+    split(
+        connection,
+        cells=[
+            cell("0.5", meter=read, quantities=(0, 1_000_000)),
+            cell("0.625", meter=write, quantities=(0, 100_000)),
+            cell("1", meter=INPUT, quantities=(0, 200_000)),
+        ],
+        matched_price=[price("5", meter=INPUT), price("0.5", meter=read), price("6.25", meter=write)],
+        rules=[{"workspace": "Search", "to": "CC-100"}],
+    )
+    assert used(connection, "meter, amount_usd, as_input_usd") == [
+        (write, "0.625", "0.5"),
+        (read, "0.5", "5"),
+        (INPUT, "1", None),
+    ]
 
 
 # What holds for any charges
@@ -758,25 +1548,29 @@ spots = st.fixed_dictionaries(
 def months(draw):
     """A month of charges, each with the use of some keys and labels."""
     where = draw(st.lists(spots, max_size=12, unique_by=lambda spot: dims(**spot)))
-    cells, usages, labels = [], [], []
+    cells, usages, labels, unexplained = [], [], [], []
     for spot in where:
         logged = draw(st.lists(st.integers(0, 10**15), min_size=3, max_size=3))
         reported = draw(st.integers(0, 4 * 10**15))
         usd = [Decimal(quantity).scaleb(-9) for quantity in (sum(logged), reported)]
         billed = Decimal(draw(units)).scaleb(-12)
         cells.append(cell(billed, recorded=usd[0], reported=usd[1], quantities=(sum(logged), reported), **spot))
+        unexplained.append(("f", *dims(**spot), Decimal(draw(units)).scaleb(-12)))
         keyed = zip(["apikey_a", "apikey_b", None], draw(st.tuples(*[st.integers(0, 9)] * 3)), strict=True)
         usages += [usage(key, quantity, **spot) for key, quantity in keyed]
         named = zip(["search", "other", None], logged, strict=True)
         labels += [labeled(value, Decimal(q).scaleb(-9), quantity=q, **spot) for value, q in named]
-    return {"cells": cells, "usages": usages, "labels": labels}
+    return {"cells": cells, "usages": usages, "labels": labels, "explained_part": unexplained}
 
 
 ANY_RULES = {
     "rules": [
-        {"workspace": "Search", "api_key": "search-prod", "to": "CC-100"},
-        {**BY_TEAM, "until": date(2026, 10, 3)},
+        {"charge": "residual", "workspace": "Search", "pool": "Even"},
+        {"workspace": "Search", "api_key": "search-prod", "split_by": "label.team", "to": {"search": "CC-100"}},
+        {**BY_TEAM, "until": date(2026, 10, 3), "unlabeled": "proportional"},
         {"api_key": "apikey_b", "to": "CC-200", "from": date(2026, 10, 2)},
+        {"workspace": "<script>*", "charge": "no_key", "pool": "Step"},
+        {"workspace": "<script>*", "meter": OUTPUT, "to": "CC-300"},
         {"tag": "cost_center"},
     ],
     "shared": [
@@ -784,9 +1578,10 @@ ANY_RULES = {
         {
             "name": "Fixed",
             "workspace": "default",
-            "split": {"CC-100": "33.3", "CC-300": "66.7"},
+            "split": {"CC-100": "33.3", "CC-300": "36.6", "Step": "30.1"},
             "from": date(2026, 10, 3),
         },
+        {"name": "Step", "split": "quantity", "lines": [{"on": FIRST, "amount_usd": "-0.01", "what": "Credit"}]},
         {"name": "By cost", "workspace": "wrkspc_*"},
         {"name": "By cost too", "workspace": "default"},
     ],
@@ -799,12 +1594,16 @@ def test_parts_sum_to_charges_charges_to_the_bill_and_cents_to_its_rounding(mont
     """No check finds an offender: sums are exact, no part has another sign, the chargeback foots to the cent."""
     with closing(duckdb.connect()) as connection:
         ledger.prepare(connection)
-        split(connection, **ANY_RULES, **month)  # looks at every view in checks
+        split(connection, **ANY_RULES, **month, explained_finding=[("f", "residual")])  # looks at every view in checks
         billed = sum((row[-1] for row in month["cells"]), Decimal(0))
         [(allocated,)] = connection.execute("select coalesce(sum(amount_usd), 0) from allocated.part").fetchall()
-        [(charged,)] = connection.execute("select sum(payable_usd) from allocated.chargeback").fetchall()
+        [(charged, other, payable)] = connection.execute(
+            "select sum(total_usd), sum(other_usd), sum(payable_usd) from allocated.chargeback"
+        ).fetchall()
         assert allocated == billed
         assert abs(charged - billed) <= Decimal("0.005")
+        assert payable == money.cents(billed - Decimal("0.01"))
+        assert charged + other == payable
 
 
 @settings(max_examples=20, deadline=None)
@@ -817,7 +1616,7 @@ def test_the_order_of_rows_changes_nothing(month, seed):
     for rows in (month, shuffled):
         with closing(duckdb.connect()) as connection:
             ledger.prepare(connection)
-            split(connection, **ANY_RULES, **rows)
+            split(connection, **ANY_RULES, **rows, explained_finding=[("f", "residual")])
             results.append((parts(connection, "*"), chargeback(connection), warnings(connection)))
     assert results[0] == results[1]
 

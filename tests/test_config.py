@@ -148,6 +148,8 @@ def test_names_that_nobody_has_are_found(tmp_path):
 accepted:
   - {reason: loggap, up_to_usd: 1, who: M, why: x, until: 2026-12-01}
 organization: X
+request_logs:
+  - {name: gateway, path: a, labels: [team]}
 """,
     ) == [
         (
@@ -393,7 +395,8 @@ def shown(default: object) -> str:
 def test_the_example_loads_with_the_defaults():
     """The example as it stands is a config of nothing but defaults."""
     assert load_config(EXAMPLE) == Config.model_validate(
-        {"organization": "Example Ltd", "data_dir": ROOT / "var"}, context={"base_dir": ROOT}
+        {"organization": "Example Ltd", "data_dir": ROOT / "var", "allocation": {}},
+        context={"base_dir": ROOT, "path": EXAMPLE},
     )
 
 
@@ -401,7 +404,7 @@ def test_the_example_is_valid_with_every_line_put_to_use(tmp_path):
     """What the example shows in comments works too (of the key's three places, one)."""
     text = re.sub(r"^ *#(file|command): .*\n", "", EXAMPLE.read_text(encoding="utf-8"), flags=re.MULTILINE)
     config = load(tmp_path, uncommented(text))
-    assert len(config.allocation.rules) == 3
+    assert len(config.allocation.rules) == 4
     assert config.request_logs[0].labels == ["team"]
     assert config.accepted[0].reason in REASONS
 

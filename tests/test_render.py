@@ -531,7 +531,8 @@ def test_earlier_month_is_set_beside_this_one(month, tmp_path):
     render.render(month, tmp_path / "out")
     assert "Month over month" not in (tmp_path / "out" / "allocation.html").read_text()
     month.execute(
-        "insert into source.earlier_chargeback values ('2026-09', 2, 'd', 'CC-100', 'Search', 200.00, 0.00, 200.00)"
+        "insert into source.earlier_chargeback (period, revision, cost_center, name, total_usd)"
+        " values ('2026-09', 2, 'CC-100', 'Search', 200.00)"
     )
     render.render(month, tmp_path / "out")
     rows = month.execute(

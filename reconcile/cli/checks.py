@@ -58,7 +58,7 @@ def _reach(config: "Config", key: str) -> str:
             "Correct organization_id, or use the other organization's key",
         )
     rules = [rule.workspace for rule in config.allocation.rules if rule.workspace and not rule.tag]
-    patterns = [*rules, *(pool.workspace for pool in config.allocation.shared)]
+    patterns = [*rules, *(pool.workspace for pool in config.allocation.shared if pool.workspace)]
     tags = {rule.tag for rule in config.allocation.rules}
     loose = [
         workspace.name

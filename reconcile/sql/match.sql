@@ -1,6 +1,6 @@
 -- Line up what was recorded, reported and billed.
 -- Grain: matched.recorded and reported one row (hour, cell dimensions, evidence); cell one row a cell; usage one a cell
---   and key; label one a cell, label and value; line one a billed line with its speed.
+--   and key; label one a cell, key, label and value; line one a billed line with its speed.
 -- Reads: source. Writes: matched, checks.
 
 -- The recorded side by hour, in the meters of the reports.
@@ -317,7 +317,8 @@ with labelled as (
 grouped as (
     select
         day, workspace_id, model, service_tier, context_window, inference_geo, speed, in_period, over_step,
-        label.key as label, label.value as value,
+        api_key_id, label.key as label, label.value as value,
+        count(*) as requests,
         sum(uncached_input_tokens) as uncached_input_tokens,
         sum(cache_write_5m) as cache_write_5m,
         sum(cache_write_1h) as cache_write_1h,
@@ -329,7 +330,8 @@ grouped as (
 ),
 metered as (
     select
-        day, workspace_id, model, service_tier, context_window, inference_geo, speed, in_period, over_step, label, value,
+        day, workspace_id, model, service_tier, context_window, inference_geo, speed, in_period, over_step, api_key_id, label,
+        value, requests,
         unnest([
             {'meter': 'uncached_input_tokens', 'quantity': uncached_input_tokens},
             {'meter': 'cache_creation.ephemeral_5m_input_tokens', 'quantity': cache_write_5m},
@@ -348,16 +350,18 @@ placed as (
         case when counter.meter <> 'web_search_requests' then context_window end as context_window,
         case when counter.meter <> 'web_search_requests' then inference_geo end as inference_geo,
         case when counter.meter <> 'web_search_requests' then speed end as speed,
-        counter.meter as meter, in_period, label, value, over_step,
+        counter.meter as meter, in_period, api_key_id, label, value, over_step,
         sum(counter.quantity)::bigint as quantity,
+        sum(requests)::bigint as requests,
     from metered
     where counter.quantity > 0
     group by all
 )
 select
     placed.day, placed.workspace_id, placed.model, placed.service_tier, placed.context_window, placed.inference_geo,
-    placed.speed, placed.meter, placed.in_period, placed.label, placed.value,
+    placed.speed, placed.meter, placed.in_period, placed.api_key_id, placed.label, placed.value,
     sum(placed.quantity)::bigint as recorded_quantity,
+    sum(placed.requests)::bigint as requests,
     sum(matched.value_usd(
         placed.quantity, case when over_step then coalesce(price.price_high_usd, price.price_usd) else price.price_usd end,
         price.price_unit

@@ -11,9 +11,15 @@
 --   finding_state        one of those states: its findings and what they sum to
 --   daily, by_workspace, by_model, by_tier, by_meter   a day; a value of that dimension
 --   price_variance       (model, service_tier, meter) where billed differs from reported quantity x price book
---   allocation_rule      (cost center, basis, rule, pool, driver, label): what it sent there
---   pool                 a pool: its sum, its driver, how many share it
+--   allocation_rule      (cost center, basis, rule, pool, driver, label): what it sent there, and what it says in words
+--   flow                 (workspace, cost center, basis): the bill as a picture
+--   pool                 a pool: what it took, passed on and gave, its driver, how many share it
+--   other                (line from outside the cost report, cost center)
+--   unallocated          one row: what has no cost center, and whether that is beyond its tolerance
+--   use, unit_cost       what each cost center used itself, by cell without window, region and speed; what that comes to
+--   movement, budget     a cost center: why it pays another amount than the month before; against its budget
 --   statement            (cost center, dimension, item): what a cost center pays, seen by that dimension
+--   statement_line       (cost center, day, workspace, model, tier, meter, API key, label, why): its statement in full
 --   source, page, rejected, default_used, price_used   what the figures were made from
 --   month_over_month     (cost center, month) where the period took earlier ones, else no row
 --   warning              a warning, and what it is about (allocation | accepted)
@@ -421,6 +427,7 @@ select
     chargeback.name,
     parts.basis,
     parts.rule,
+    rule.title,
     parts.pool,
     parts.driver,
     parts.label,
@@ -433,50 +440,229 @@ select
     parts.amount_usd
 from parts
 left join allocated.chargeback on chargeback.cost_center = parts.cost_center
+left join allocated.rule on rule.rule = parts.rule
 order by
     parts.cost_center = 'unallocated' desc, chargeback.total_usd desc, parts.cost_center, parts.basis = 'shared',
     abs(parts.amount_usd) desc, parts.basis, parts.rule, parts.pool, parts.driver, parts.label;
 
-create or replace view report.pool as
+create or replace view report.flow as
 select
-    pool,
-    driver,
-    count(distinct cost_center)::bigint as receivers,
-    sum(amount_usd)::decimal(38, 12) as amount_usd
+    part.workspace_id,
+    workspace.name as workspace_name,
+    part.cost_center,
+    chargeback.name,
+    part.basis,
+    sum(part.amount_usd)::decimal(38, 12) as amount_usd
 from allocated.part
-where pool is not null
-group by pool, driver
-order by abs(sum(amount_usd)) desc, pool, driver;
+left join source.workspace on workspace.workspace_id = part.workspace_id
+left join allocated.chargeback on chargeback.cost_center = part.cost_center
+group by all
+order by abs(sum(part.amount_usd)) desc, part.workspace_id, part.cost_center, part.basis;
 
+create or replace view report.pool as
+with taken as (
+    select pool.pool, pooled.amount_usd as charges_usd, 0 as received_usd, 0 as passed_on_usd, 0 as amount_usd
+    from allocated.pooled
+    inner join allocated.pool on pool.position = pooled.position
+    union all
+    select into_pool, 0, amount_usd, 0, 0 from allocated.passed_on where not outside
+    union all
+    select pool, 0, 0, amount_usd, 0 from allocated.passed_on where not outside
+    union all
+    select pool, 0, 0, 0, amount_usd from allocated.part where pool is not null
+),
+receiver as (
+    select pool, count(distinct cost_center) as receivers from allocated.part where pool is not null group by pool
+)
+select
+    taken.pool,
+    pool.driver,
+    coalesce(any_value(receiver.receivers), 0)::bigint as receivers,
+    sum(taken.charges_usd)::decimal(38, 12) as charges_usd,
+    sum(taken.received_usd)::decimal(38, 12) as received_usd,
+    sum(taken.passed_on_usd)::decimal(38, 12) as passed_on_usd,
+    sum(taken.amount_usd)::decimal(38, 12) as amount_usd
+from taken
+inner join allocated.pool on pool.pool = taken.pool
+left join receiver on receiver.pool = taken.pool
+group by taken.pool, pool.driver
+order by abs(sum(taken.amount_usd)) desc, taken.pool;
+
+create or replace view report.other as
+select
+    other.on_day,
+    other.pool,
+    other.what,
+    other.cost_center,
+    chargeback.name,
+    other.basis,
+    other.driver,
+    other.share,
+    other.amount_usd::decimal(38, 12) as amount_usd
+from allocated.other
+left join allocated.chargeback on chargeback.cost_center = other.cost_center
+order by other.on_day, other.pool, other.what, other.cost_center, other.amount_usd;
+
+create or replace view report.unallocated as
+select
+    unallocated_usd::decimal(38, 12) as unallocated_usd,
+    billed_usd::decimal(38, 12) as billed_usd,
+    tolerance_percent,
+    beyond_tolerance
+from allocated.unallocated;
+
+create or replace view report.use as
+select
+    cost_center,
+    day,
+    workspace_id,
+    model,
+    service_tier,
+    meter,
+    quantity::bigint as quantity,
+    requests::bigint as requests,
+    amount_usd::decimal(38, 12) as amount_usd,
+    as_input_usd::decimal(38, 12) as as_input_usd
+from allocated.use
+order by cost_center, day, workspace_id, model, service_tier, meter;
+
+-- Dollars are divided in whole units of 1e-12 USD, exactly; a cost center that used nothing has no unit costs.
+create or replace view report.unit_cost as
+with summed as (
+    select
+        cost_center,
+        sum(requests)::hugeint as requests,
+        coalesce(sum(quantity) filter (where model is not null), 0)::hugeint as tokens,
+        coalesce(sum(quantity) filter (where meter = 'cache_read_input_tokens'), 0)::hugeint as read_tokens,
+        coalesce(
+            sum(quantity) filter (where model is not null and meter <> 'output_tokens'), 0
+        )::hugeint as input_tokens,
+        (sum(amount_usd) * 1000000000000::decimal(13, 0))::hugeint as units,
+        (coalesce(sum(amount_usd) filter (where model is not null), 0) * 1000000000000::decimal(13, 0))::hugeint
+            as token_units,
+        sum(as_input_usd - amount_usd) filter (where as_input_usd is not null) as cache_saved_usd
+    from allocated.use
+    group by cost_center
+)
+select
+    summed.cost_center,
+    chargeback.name,
+    summed.requests::bigint as requests,
+    summed.tokens::bigint as tokens,
+    case
+        when summed.requests > 0
+            then (
+                (summed.units * 1000 // summed.requests)::decimal(38, 0) * 0.000000000001::decimal(12, 12)
+            )::decimal(38, 12)
+    end as usd_per_1000_requests,
+    case
+        when summed.tokens > 0
+            then (
+                (summed.token_units * 1000000 // summed.tokens)::decimal(38, 0) * 0.000000000001::decimal(12, 12)
+            )::decimal(38, 12)
+    end as usd_per_mtok,
+    case when summed.input_tokens > 0 then summed.read_tokens::double / summed.input_tokens::double end
+        as cache_hit_rate,
+    summed.cache_saved_usd::decimal(38, 12) as cache_saved_usd
+from summed
+left join allocated.chargeback on chargeback.cost_center = summed.cost_center
+order by summed.cost_center = 'unallocated', summed.cost_center;
+
+create or replace view report.movement as
+with before as (
+    select cost_center, name, total_usd
+    from source.earlier_chargeback
+    where period = (
+        select strftime(start_on - interval 1 month, '%Y-%m') from source.run
+    )
+),
+effect as (
+    pivot allocated.movement
+    on effect in ('price', 'volume', 'mix', 'rule', 'share')
+    using sum(amount_usd)
+    group by cost_center
+)
+select
+    coalesce(chargeback.cost_center, before.cost_center) as cost_center,
+    coalesce(chargeback.name, before.name) as name,
+    coalesce(before.total_usd, 0)::decimal(38, 2) as before_usd,
+    coalesce(effect.price, 0)::decimal(38, 12) as price_usd,
+    coalesce(effect.volume, 0)::decimal(38, 12) as volume_usd,
+    coalesce(effect.mix, 0)::decimal(38, 12) as mix_usd,
+    coalesce(effect.rule, 0)::decimal(38, 12) as rule_usd,
+    coalesce(effect.share, 0)::decimal(38, 12) as share_usd,
+    coalesce(chargeback.total_usd, 0)::decimal(38, 2) as total_usd,
+    (coalesce(chargeback.total_usd, 0) - coalesce(before.total_usd, 0))::decimal(38, 2) as change_usd
+from allocated.chargeback
+full join before on before.cost_center = chargeback.cost_center
+left join effect on effect.cost_center = coalesce(chargeback.cost_center, before.cost_center)
+where exists (select 1 from before)
+order by abs(change_usd) desc, cost_center;
+
+create or replace view report.budget as
+select
+    cost_center,
+    name,
+    month_budget_usd,
+    month_actual_usd,
+    month_variance_usd,
+    year,
+    year_budget_usd,
+    year_actual_usd,
+    forecast_usd,
+    forecast_variance_usd,
+    closed_days,
+    year_days
+from allocated.budget
+order by cost_center;
+
+-- `quantity` is in tokens; by meter, in what the meter counts.
 create or replace view report.statement as
 with part as (
     select
-        coalesce(cost_center, 'unallocated') as cost_center,
-        basis = 'shared' as shared,
+        coalesce(part.cost_center, 'unallocated') as cost_center,
+        part.basis = 'shared' as shared,
         coalesce(workspace.name, part.workspace_id) as workspace,
-        model,
-        service_tier,
-        meter,
-        day,
-        amount_usd
+        part.model,
+        part.service_tier,
+        part.meter,
+        part.day,
+        part.amount_usd,
+        null::bigint as tokens,
+        null::bigint as quantity
     from allocated.part
     left join source.workspace on workspace.workspace_id = part.workspace_id
+    union all
+    select
+        use.cost_center,
+        false,
+        coalesce(workspace.name, use.workspace_id),
+        use.model,
+        use.service_tier,
+        use.meter,
+        use.day,
+        0,
+        case when use.model is not null then use.quantity end,
+        use.quantity
+    from allocated.use
+    left join source.workspace on workspace.workspace_id = use.workspace_id
 ),
 seen as (
-    select cost_center, shared, 'workspace' as dimension, workspace as item, amount_usd from part
+    select cost_center, shared, 'workspace' as dimension, workspace as item, tokens as quantity, amount_usd from part
     union all
-    select cost_center, shared, 'model' as dimension, model as item, amount_usd from part
+    select cost_center, shared, 'model' as dimension, model as item, tokens, amount_usd from part
     union all
-    select cost_center, shared, 'service_tier' as dimension, service_tier as item, amount_usd from part
+    select cost_center, shared, 'service_tier' as dimension, service_tier as item, tokens, amount_usd from part
     union all
-    select cost_center, shared, 'meter' as dimension, meter as item, amount_usd from part
+    select cost_center, shared, 'meter' as dimension, meter as item, quantity, amount_usd from part
     union all
-    select cost_center, shared, 'day' as dimension, day::varchar as item, amount_usd from part
+    select cost_center, shared, 'day' as dimension, day::varchar as item, tokens, amount_usd from part
 )
 select
     cost_center,
     dimension,
     item,
+    sum(quantity)::bigint as quantity,
     coalesce(sum(amount_usd) filter (where not shared), 0)::decimal(38, 12) as direct_usd,
     coalesce(sum(amount_usd) filter (where shared), 0)::decimal(38, 12) as shared_usd,
     sum(amount_usd)::decimal(38, 12) as amount_usd
@@ -484,6 +670,55 @@ from seen
 group by cost_center, dimension, item
 order by
     cost_center, dimension, if(dimension = 'day', item, null), abs(sum(amount_usd)) desc, item;
+
+-- What a statement adds up from, for spreadsheets: own use, shares of pools, what comes from outside.
+create or replace view report.statement_line as
+with line as (
+    select
+        part.cost_center, part.day, part.workspace_id, part.model, part.service_tier, part.meter, part.api_key_id,
+        part.label, part.quantity,
+        case when part.basis = 'shared' then 'Your share of ' || part.pool else 'Your own use' end as what,
+        coalesce(rule.title, part.driver) as why,
+        part.share,
+        part.amount_usd
+    from allocated.part
+    left join allocated.rule on rule.rule = part.rule
+    union all by name
+    select other.cost_center, other.on_day as day, other.what, other.pool || ', by ' || other.driver as why,
+        other.share, other.amount_usd
+    from allocated.other
+    union all by name  -- used, and not charged for
+    select use.cost_center, use.day, use.workspace_id, use.model, use.service_tier, use.meter, use.quantity,
+        'Your own use' as what, 'Not charged by use' as why, 0 as amount_usd
+    from allocated.use
+    where use.quantity > 0 and not exists (
+        select 1
+        from matched.cell
+        where cell.in_period and cell.billed_usd is not null and cell.day = use.day and cell.meter = use.meter
+            and cell.workspace_id is not distinct from use.workspace_id and cell.model is not distinct from use.model
+            and cell.service_tier is not distinct from use.service_tier
+    )
+)
+select
+    line.cost_center,
+    line.day,
+    coalesce(workspace.name, line.workspace_id) as workspace,
+    line.model,
+    line.service_tier,
+    line.meter,
+    coalesce(api_key.name, line.api_key_id) as api_key,
+    line.label,
+    line.quantity::bigint as quantity,
+    line.what,
+    line.why,
+    line.share,
+    line.amount_usd::decimal(38, 12) as amount_usd
+from line
+left join source.workspace on workspace.workspace_id = line.workspace_id
+left join source.api_key on api_key.api_key_id = line.api_key_id
+order by
+    line.cost_center, line.day nulls last, workspace, line.model, line.service_tier, line.meter, api_key, line.label,
+    line.what, line.why, line.share, line.amount_usd;
 
 -- The digest of a kind is taken over its pages' digests, in their order.
 create or replace view report.source as
