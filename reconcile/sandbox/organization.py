@@ -1,4 +1,4 @@
-"""Who the simulated organization is: workspaces, keys, logs, the sources of its traffic, and what goes wrong where."""
+"""Who the simulated organization is: workspaces, API keys, logs, where traffic comes from, what goes wrong where."""
 
 from dataclasses import dataclass, replace
 from functools import cache
