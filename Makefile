@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format lint types contract bench golden clean
+.PHONY: help setup demo test check format lint types contract bench score golden clean
 
 help:  ## List the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ golden: $(READY)  ## Write the golden files anew, for review.
 
 bench: $(READY)  ## Measure the heavy step against a plain gzip read.
 	$(BIN)/python benchmarks/load.py
+
+score: $(READY)  ## Explain many simulated organizations and compare with what was planted; renews docs/score.md.
+	$(BIN)/python benchmarks/score.py --write docs/score.md
 
 clean:  ## Remove what was built or written.
 	rm -rf $(VENV) var dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

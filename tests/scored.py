@@ -1,6 +1,7 @@
 """One sandbox's month through the real pull and stages, without a socket: what was found beside what was planted."""
 
-import os
+import gzip
+import json
 import tempfile
 import time
 from collections import defaultdict
@@ -8,7 +9,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
+from hashlib import sha256
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import duckdb
@@ -21,18 +24,37 @@ from reconcile.sandbox import Sandbox
 
 NOTHING = Decimal(0)
 
+EXACT = (
+    "duplicate",
+    "stream_sum",
+    "app_price",
+    "unlogged_key",
+    "no_key",
+    "discount",
+    "code_execution",
+    "session_usage",
+)
+"""Reasons that must be found to the last decimal."""
+
+PUBLIC = ("summary", "cell", "usage", "bridge", "discrepancy", "allocation", "chargeback")
+"""The views of the ledger that others build on."""
+
 
 @dataclass(frozen=True)
 class Score:
-    """What the bridge says of one organization, beside the truth; amounts in USD by reason."""
+    """What the bridge says of one organization, beside the truth; amounts in USD by reason.
+
+    ``clocks`` are the minutes by which the logs' clocks were set off, ``shifts`` those that were found.
+    """
 
     planted: Mapping[str, Decimal]
     found: Mapping[str, Decimal]
     planted_absolute_usd: Decimal
     billed_usd: Decimal
     findings: int
+    clocks: Mapping[str, int]
     shifts: Mapping[str, int]
-    seconds: Mapping[str, float]
+    seconds: float
 
     @property
     def reasons(self) -> list[str]:
@@ -50,6 +72,16 @@ class Score:
         return off_usd / self.planted_absolute_usd if self.planted_absolute_usd else off_usd
 
     @property
+    def residual_usd(self) -> Decimal:
+        """What nothing explains."""
+        return self.found["residual"]
+
+    @property
+    def inexact(self) -> list[str]:
+        """Reasons that must be exact and are not."""
+        return [reason for reason in EXACT if self.off_usd(reason)]
+
+    @property
     def not_planted(self) -> list[str]:
         """Reasons that nothing was planted for and that are claimed above 0.5 % of billed."""
         return [
@@ -60,8 +92,11 @@ class Score:
 
 
 @contextmanager
-def explained(sandbox: Sandbox, folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """The ledger of a sandbox's month after its last stage; the checks are looked at."""
+def explained(sandbox: Sandbox, folder: Path, shuffle: Random | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
+    """The ledger of a sandbox's month after its last stage; the checks are looked at.
+
+    With ``shuffle`` the lines of each log, the rows of each page and the pages lie in another order.
+    """
     answers = sandbox.answers()
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -76,6 +111,9 @@ def explained(sandbox: Sandbox, folder: Path) -> Iterator[duckdb.DuckDBPyConnect
         config.billing, period, room.raw, now=sandbox.now, key=sandbox.key,
         organization_id=config.organization_id, transport=httpx.MockTransport(answer),
     )  # fmt: skip
+    if shuffle is not None:
+        _shuffle_logs(folder / "logs", shuffle)
+        _shuffle_pages(pulled, shuffle)
     job = run._Job(
         config=config, period=period, now=sandbox.now, room=room, logs=load.find_logs(config.request_logs, period),
         book=PriceBook.read(config.prices.contract), on_progress=lambda what, done, total: None,
@@ -83,6 +121,43 @@ def explained(sandbox: Sandbox, folder: Path) -> Iterator[duckdb.DuckDBPyConnect
     with ledger.building(folder / "built.duckdb", folder / "tmp") as connection:
         run._build(connection, job, load.Pull.read(pulled), "0" * 64, 1)
         yield connection
+
+
+def _shuffle_logs(folder: Path, random: Random) -> None:
+    """Deal out the lines of every log anew over its files."""
+    for log in sorted(path for path in folder.iterdir() if path.is_dir()):
+        files = sorted(path for path in log.rglob("*") if path.is_file())
+        lines = []
+        for file in files:
+            body = file.read_bytes()
+            lines += (gzip.decompress(body) if file.suffix == ".gz" else body).splitlines(keepends=True)
+        random.shuffle(lines)
+        for position, file in enumerate(files):
+            body = b"".join(lines[position :: len(files)])
+            file.write_bytes(gzip.compress(body) if file.suffix == ".gz" else body)
+
+
+def _shuffle_pages(folder: Path, random: Random) -> None:
+    """Mix the rows of every page, the buckets of a page, and the pages."""
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+    for page in manifest["pages"]:
+        body = json.loads((folder / page["file"]).read_bytes())
+        for bucket in body.get("data", []):
+            random.shuffle(bucket.get("results", []))
+        random.shuffle(body.get("data", []))
+        content = json.dumps(body).encode()
+        (folder / page["file"]).write_bytes(content)
+        page["sha256"] = sha256(content).hexdigest()
+    random.shuffle(manifest["pages"])
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def views(sandbox: Sandbox, shuffle: Random | None = None) -> dict[str, str]:
+    """The public views of a sandbox's month as text, in the ledger's own order."""
+    with tempfile.TemporaryDirectory() as folder, explained(sandbox, Path(folder), shuffle) as connection:
+        return {
+            name: "\n".join(map(repr, connection.execute(f"select * from report.{name}").fetchall())) for name in PUBLIC
+        }
 
 
 def untied(planted: Mapping[str, Decimal], bridge: list[Mapping[str, Any]]) -> list[str]:
@@ -102,17 +177,12 @@ def untied(planted: Mapping[str, Decimal], bridge: list[Mapping[str, Any]]) -> l
 
 
 def score(sandbox: Sandbox) -> Score:
-    """Run the stages and compare."""
+    """Run the stages and compare. Raises ``AssertionError`` where the truth itself does not tie to the totals."""
     began = time.perf_counter()
     planted: dict[str, Decimal] = defaultdict(Decimal)
-    places: dict[tuple[str, str], Decimal] = defaultdict(Decimal)
     for entry in sandbox.truth:
         planted[entry.reason] += Decimal(entry.amount_usd)
-        places[entry.reason, entry.place] += Decimal(entry.amount_usd)
-    with (
-        tempfile.TemporaryDirectory(dir=os.environ.get("SCORE_DIR")) as folder,
-        explained(sandbox, Path(folder)) as connection,
-    ):
+    with tempfile.TemporaryDirectory() as folder, explained(sandbox, Path(folder)) as connection:
         bridge = ledger.rows(connection, "select * from report.bridge order by position")
         (billed_usd,) = (row["running_usd"] for row in bridge if row["reason"] == "billed")
         assert not untied(planted, bridge), untied(planted, bridge)
@@ -124,6 +194,11 @@ def score(sandbox: Sandbox) -> Score:
         planted_absolute_usd=sum((abs(amount_usd) for amount_usd in planted.values()), NOTHING),
         billed_usd=billed_usd,
         findings=findings,
+        clocks={
+            place.log: round(60 * (place.strength or 0))
+            for place in sandbox.scenario.organization.placements
+            if place.plant == "time_zone" and place.log is not None
+        },
         shifts=shifts,
-        seconds={"stages": time.perf_counter() - began},
+        seconds=time.perf_counter() - began,
     )

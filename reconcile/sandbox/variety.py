@@ -248,7 +248,8 @@ class _Draw:
             ("session_usage", "Managed Agents Session Usage"),
         ):
             if self._has(cost_type):
-                for workspace in self._random.sample(self._workspaces, self._random.randint(1, 2)):
+                most = min(len(self._workspaces), self._random.randint(1, 2))
+                for workspace in self._random.sample(self._workspaces, most):
                     yield ChargeWithoutRequest(cost_type, workspace, self._between(0.5, 40), title)
 
     # What goes wrong where
