@@ -32,6 +32,6 @@ def test_clocks_that_are_off():
     """Clocks from -12 to +14 hours, half hours too, are found to the minute, and the right ones left alone."""
     clocks = (-720, -210, 30, 840)
     variety = Variety(requests=6000, plants=NOISE, density=0.0, clocks=clocks)
-    found = score(Sandbox.build(drawn(31, variety)))
+    found = score(Sandbox.build(drawn(36, variety)))
     assert sorted(found.clocks.values()) == sorted(clocks)
     assert dict(found.shifts) == dict(found.clocks)
