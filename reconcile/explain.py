@@ -95,10 +95,12 @@ def _write_reasons(connection: duckdb.DuckDBPyConnection) -> None:
 def _search(connection: duckdb.DuckDBPyConnection) -> None:
     """What both sides saw, in different cells: first what a whole log does, then what nets place by place."""
     ledger.run_sql(connection, "explain/silent")
+    ledger.run_sql(connection, "explain/workspace")
     ledger.run_sql(connection, "explain/corrected")
     connection.execute("delete from explained.claim")  # the first version is only what the corrections start from
     for reason, position in (("time_zone", 1), ("cache_inclusive", 2), ("workspace", 11)):
-        ledger.run_sql(connection, f"explain/{reason}")
+        if reason != "workspace":  # its lines are known from the start, so that both sides of a move name it
+            ledger.run_sql(connection, f"explain/{reason}")
         connection.execute("delete from explained.step")
         connection.execute("insert into explained.step values (?, ?)", [reason, position])
         ledger.run_sql(connection, "explain/corrected")
@@ -108,6 +110,10 @@ def _search(connection: duckdb.DuckDBPyConnection) -> None:
         ledger.run_sql(connection, "explain/cache_ttl")
         for relaxed in RELAXED:
             _relax(connection, *relaxed)
+    ledger.run_sql(connection, "explain/by_day")
+    ledger.run_sql(connection, "explain/cache_ttl")
+    for relaxed in (("day", "cutoff", 3), *RELAXED):
+        _relax(connection, *relaxed)
     ledger.run_sql(connection, "explain/moved")
 
 

@@ -235,7 +235,6 @@ def test_web_search_has_the_grain_day_and_workspace(tmp_path):
         ]
 
 
-@pytest.mark.xfail(strict=True, reason="the dollars of the searches are lost beside NULL")
 def test_searches_of_an_unpriced_model_keep_their_price(tmp_path):
     """The tokens of a model that nobody prices have NULL dollars; its web searches are one cent each all the same."""
     none = dict.fromkeys(("model", "service_tier", "context_window", "inference_geo"))

@@ -8,15 +8,20 @@ create or replace temp macro cache_1h(total, w5, w1) as
 create or replace temp macro cache_total(total, w5, w1) as
     coalesce(total, coalesce(w5, 0) + coalesce(w1, 0));
 -- prompt_tokens above step_over cost the upper prices
-create or replace temp macro book(p, input_tokens, w5, w1, read_tokens, output_tokens, searches, high) as (
-    (
-        input_tokens * if(high, p.input_high_usd, p.input_usd)
-        + w5 * if(high, p.write_5m_high_usd, p.write_5m_usd)
-        + w1 * if(high, p.write_1h_high_usd, p.write_1h_usd)
-        + read_tokens * if(high, p.read_high_usd, p.read_usd)
-        + output_tokens * if(high, p.output_high_usd, p.output_usd)
-    ) * 0.000001::decimal(6, 6)
-)::decimal(38, 18) + (searches * p.search_usd)::decimal(38, 18);
+-- (a model without a price: its tokens are unknown, its searches are not)
+create or replace temp macro book(p, input_tokens, w5, w1, read_tokens, output_tokens, searches, high) as
+    case
+        when p.input_usd is not null or searches > 0
+        then coalesce((
+            (
+                input_tokens * if(high, p.input_high_usd, p.input_usd)
+                + w5 * if(high, p.write_5m_high_usd, p.write_5m_usd)
+                + w1 * if(high, p.write_1h_high_usd, p.write_1h_usd)
+                + read_tokens * if(high, p.read_high_usd, p.read_usd)
+                + output_tokens * if(high, p.output_high_usd, p.output_usd)
+            ) * 0.000001::decimal(6, 6)
+        )::decimal(38, 18), 0) + (searches * p.search_usd)::decimal(38, 18)
+    end;
 
 -- Quantities of lines, none of them null, with their day and their prices.
 create or replace temp macro priced(lines) as table

@@ -2,8 +2,8 @@
 -- Rule: in the hours and places (a model's cells; or a key's, else a workspace's, whole use) where no other log wrote, the
 --   input that was recorded too much equals the cache reads (or reads and writes) that the log itself holds. Claimed for
 --   a log and model when taking them off leaves at most half of the difference in input, no request has less input than
---   is taken off, and a quarter of what is taken off then agrees to the token (1,000 requests tell without that); and for
---   all models of a log whose keys' whole use shows it, save those whose own cells agree as they are logged.
+--   is taken off, and a quarter of what is taken off then agrees to the token (1,000 requests tell without that, and 50 when
+--   less than a fifth of the difference is left), by the hour or by the day; and for all models of a log whose keys' whole use shows it, save those whose own cells agree as they are logged.
 -- Grain: explained.inclusive one row a log and model. Reads: explained.corrected, known, source.request. Writes: explained.
 create or replace table explained.inclusive as
 with
@@ -13,48 +13,52 @@ naming as (
 span as (
     select start_on::timestamp as from_at, through_on::timestamp + interval 24 hour as until_at from source.run
 ),
+-- by the hour, and by the day for a log that is late
+grain as (
+    select unnest(['hour', 'day']) as grain
+),
 of_model as (
-    select hour, to_json([workspace_id, service_tier, inference_geo, speed])::varchar as place, model, min(log) as log,
+    select grain, date_trunc(grain, hour) as hour, to_json([workspace_id, service_tier, inference_geo, speed])::varchar as place, model, min(log) as log,
         sum(input) as input, sum(read) as read, sum(write_5m + write_1h) as written,
-    from explained.corrected cross join span
-    where hour >= span.from_at and hour < span.until_at
+    from explained.corrected cross join span cross join grain
+    where corrected.hour >= span.from_at and corrected.hour < span.until_at
     group by all
     having count(distinct log) = 1
 ),
 of_model_reported as (
-    select hour, to_json([workspace_id, service_tier, inference_geo, speed])::varchar as place, model,
+    select grain, date_trunc(grain, hour) as hour, to_json([workspace_id, service_tier, inference_geo, speed])::varchar as place, model,
         sum(quantity) as input,
-    from explained.known
+    from explained.known cross join grain
     where meter = 'uncached_input_tokens'
     group by all
 ),
 of_log as (
-    select hour, if(naming.names_keys, corrected.api_key_id, corrected.workspace_id) as place, naming.names_keys,
+    select grain, date_trunc(grain, hour) as hour, if(naming.names_keys, corrected.api_key_id, corrected.workspace_id) as place, naming.names_keys,
         min(corrected.log) as log, sum(input) as input, sum(read) as read, sum(write_5m + write_1h) as written,
     from explained.corrected as corrected
     join naming on naming.log = corrected.log
-    cross join span
-    where hour >= span.from_at and hour < span.until_at
+    cross join span cross join grain
+    where corrected.hour >= span.from_at and corrected.hour < span.until_at
     group by all
     having count(distinct corrected.log) = 1
 ),
 of_log_reported as (
-    select hour, if(names_keys, api_key_id, workspace_id) as place, names_keys, sum(quantity) as input
-    from explained.known cross join (values (true), (false)) as way (names_keys)
+    select grain, date_trunc(grain, hour) as hour, if(names_keys, api_key_id, workspace_id) as place, names_keys, sum(quantity) as input
+    from explained.known cross join (values (true), (false)) as way (names_keys) cross join grain
     where meter = 'uncached_input_tokens'
     group by all
 ),
 compared as (
-    select of_model.log, of_model.model, of_model.input - coalesce(reported.input, 0) as too_much, of_model.read,
+    select of_model.grain, of_model.log, of_model.model, of_model.input - coalesce(reported.input, 0) as too_much, of_model.read,
         of_model.written,
     from of_model
     left join of_model_reported as reported
-        on reported.hour = of_model.hour and reported.place = of_model.place and reported.model = of_model.model
+        on reported.grain = of_model.grain and reported.hour = of_model.hour and reported.place = of_model.place and reported.model = of_model.model
     union all
-    select of_log.log, null, of_log.input - coalesce(reported.input, 0), of_log.read, of_log.written
+    select of_log.grain, of_log.log, null, of_log.input - coalesce(reported.input, 0), of_log.read, of_log.written
     from of_log
     left join of_log_reported as reported
-        on reported.hour = of_log.hour and reported.place = of_log.place and reported.names_keys = of_log.names_keys
+        on reported.grain = of_log.grain and reported.hour = of_log.hour and reported.place = of_log.place and reported.names_keys = of_log.names_keys
 ),
 possible as (
     select log, model,
@@ -67,7 +71,7 @@ possible as (
     group by grouping sets ((log, model), (log))
 ),
 scored as (
-    select compared.log, compared.model, count(*) as hours,
+    select compared.grain, compared.log, compared.model, count(*) as hours,
         sum(abs(too_much)) as as_logged,
         case when any_value(holds_reads) then sum(abs(too_much - compared.read)) end as without_reads,
         case
@@ -83,7 +87,7 @@ scored as (
         any_value(possible.requests) as requests,
     from compared
     join possible on possible.log = compared.log and possible.model is not distinct from compared.model
-    group by compared.log, compared.model
+    group by compared.grain, compared.log, compared.model
 ),
 judged as (
     select *,
@@ -92,12 +96,18 @@ judged as (
         as_logged > 0 and 2 * least(without_reads, without_reads_and_writes) <= as_logged
             and (
                 requests >= 1000
+                or (requests >= 50 and 5 * least(without_reads, without_reads_and_writes) <= as_logged)
                 or 4 * if(with_writes, exact_reads_and_writes, exact_reads) >= if(with_writes, reads_and_writes, reads)
             ) as shown,
         4 * reads_that_agree >= reads and reads > 0 as agrees,
     from (
         select *, coalesce(without_reads_and_writes < without_reads, without_reads is null) as with_writes from scored
     )
+    -- the grain at which most is explained
+    qualify row_number() over (
+        partition by log, model
+        order by shown desc, agrees desc, left_tokens::double / nullif(as_logged, 0) nulls last, grain desc
+    ) = 1
 )
 select possible.log, possible.model,
     coalesce(own.hours, whole.hours) as hours,

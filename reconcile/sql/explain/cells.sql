@@ -8,10 +8,6 @@ select
         order by day, workspace_id nulls last, model nulls last, service_tier nulls last, context_window nulls last,
             inference_geo nulls last, speed nulls last, meter
     ) as cell_id,
-    dense_rank() over (
-        order by day, workspace_id nulls last, model nulls last, service_tier nulls last, context_window nulls last,
-            inference_geo nulls last, speed nulls last
-    ) as place_id,
     *,
     coalesce(reported_quantity, 0) - coalesce(recorded_quantity, 0) as variance_quantity,
 from matched.cell
@@ -29,7 +25,7 @@ create or replace table explained.note (
 
 -- What is left of a cell's quantity variance; a quantity without a price stays whole, for `unpriced`.
 create or replace view explained.left_over as
-select cell.cell_id, cell.place_id, cell.variance_quantity - coalesce(claimed.quantity, 0) as quantity
+select cell.cell_id, cell.variance_quantity - coalesce(claimed.quantity, 0) as quantity
 from explained.cell as cell
 left join (
     select cell_id, sum(quantity)::bigint as quantity from explained.claim group by cell_id

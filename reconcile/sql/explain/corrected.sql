@@ -10,7 +10,7 @@ create or replace table explained.corrected as
 with fixed as (
     select
         request.* exclude (day, hour, uncached_input_tokens, context_window, workspace_id),
-        coalesce(stray.workspace_id, request.workspace_id) as workspace_id,
+        if(step.moves_workspaces, coalesce(stray.workspace_id, request.workspace_id), request.workspace_id) as workspace_id,
         stray.workspace_id as key_workspace_id,
         request.logged_at - to_minutes(coalesce(shift.minutes, 0)) as counted_at,
         request.context_window as context_window_before,
@@ -21,6 +21,7 @@ with fixed as (
         end as uncached_input_tokens,
         inclusive.counts is not null as is_fixed,
     from source.request as request
+    cross join (select coalesce(bool_or(reason = 'workspace'), false) as moves_workspaces from explained.step) as step
     left join explained.shift as shift on shift.log = request.log
     left join explained.stray as stray
         on stray.api_key_id = request.api_key_id and stray.logged_workspace_id is not distinct from request.workspace_id
@@ -45,6 +46,41 @@ select
     sum(web_search_requests)::bigint as searches,
 from fixed
 group by all;
+
+-- A correction may lead over a cell that neither side has in the end: it stands in the list with nothing on either side,
+-- so that what comes in and what goes out both stand somewhere.
+insert into explained.cell by name
+with metered as (
+    select distinct day, workspace_id, model, service_tier, context_window, inference_geo, speed, unnest([
+        'uncached_input_tokens', 'cache_creation.ephemeral_5m_input_tokens', 'cache_creation.ephemeral_1h_input_tokens',
+        'cache_read_input_tokens', 'output_tokens',
+    ]) as meter
+    from explained.corrected
+),
+missing as (
+    select metered.*, price.price_unit, price.list_price_usd, price.price_usd, price.price_high_usd, price.contract_price_usd
+    from metered
+    join matched.price as price
+        on price.day = metered.day and price.model = metered.model and price.service_tier = metered.service_tier
+        and price.context_window = metered.context_window and price.inference_geo = metered.inference_geo
+        and price.speed = metered.speed and price.meter = metered.meter
+    join source.run as run on metered.day between run.start_on and run.through_on
+    anti join explained.cell as cell
+        on cell.day = metered.day and cell.meter = metered.meter
+        and cell.workspace_id is not distinct from metered.workspace_id
+        and cell.model is not distinct from metered.model
+        and cell.service_tier is not distinct from metered.service_tier
+        and cell.context_window is not distinct from metered.context_window
+        and cell.inference_geo is not distinct from metered.inference_geo
+        and cell.speed is not distinct from metered.speed
+)
+select
+    (select coalesce(max(cell_id), 0) from explained.cell) + row_number() over (
+        order by day, workspace_id nulls last, model, service_tier, context_window, inference_geo, speed, meter
+    ) as cell_id,
+    missing.*, true as in_period, 0::decimal(38, 12) as quantity_variance_usd, 0::decimal(38, 12) as price_variance_usd,
+    0::decimal(38, 12) as difference_usd, 0 as variance_quantity,
+from missing;
 
 insert into explained.claim (cell_id, position, reason, confidence, log, place_workspace_id, place_model, quantity)
 with

@@ -1,6 +1,6 @@
 -- Streams that ended before their last usage event: billed for what was generated, logged with a placeholder.
--- Rule: in the hours of a cell in which a log holds streams without an end, the output that was reported and not
---   recorded. Where input is missing in that hour too, whole requests are missing beside the cut ones: the output is
+-- Rule: on the days of a place on which a log holds streams without an end, the output that was reported and not
+--   recorded. Where input is missing there too, whole requests are missing beside the cut ones: the output is
 --   shared by the number of cut streams and of missing requests (missing input over the cell's input a request).
 -- Grain: one claim a cell and log. Reads: explained.slot. Writes: explained.claim, note.
 insert into explained.claim (cell_id, position, reason, confidence, log, quantity)

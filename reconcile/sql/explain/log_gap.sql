@@ -3,7 +3,7 @@
 --   7 lines expect in it, a chance below 1 in 1,000 otherwise. Claimed is what was reported in these hours and not
 --   recorded by any log, of the keys that the log names (where it names them on 95 % of its requests), else of the
 --   workspaces that it writes for; at most what is left of the cell's positive variance.
--- Grain: one claim a cell and log. Reads: source.log_hour, explained.known, corrected, slot. Writes: explained.gap, claim, note.
+-- Grain: one claim a cell and log. Reads: source.log_hour, explained.known, corrected, cell. Writes: explained.gap, claim, note.
 create or replace table explained.gap as
 with hours as (
     select unnest(generate_series(
@@ -43,6 +43,10 @@ from expected
 where lines = 0
 group by log, run
 having sum(lines_expected) >= 7;
+
+-- A log of one or two days shows no habit that its silence could break.
+delete from explained.gap
+where log in (select log from source.log_hour group by log having count(distinct hour::date) < 3);
 
 insert into explained.claim (cell_id, position, reason, confidence, log, quantity)
 with naming as (
@@ -98,16 +102,16 @@ once as (
     ) = 1
 ),
 wanted as (
-    select slot_cell.cell_id, missing.log, sum(missing.quantity)::bigint as quantity
+    select cell.cell_id, missing.log, sum(missing.quantity)::bigint as quantity
     from once as missing
-    join explained.slot as slot
-        on slot.hour = missing.hour and slot.workspace_id is not distinct from missing.workspace_id
-        and slot.model is not distinct from missing.model
-        and slot.service_tier is not distinct from missing.service_tier
-        and slot.context_window is not distinct from missing.context_window
-        and slot.inference_geo is not distinct from missing.inference_geo
-        and slot.speed is not distinct from missing.speed
-    join explained.slot_cell as slot_cell on slot_cell.slot_id = slot.slot_id and slot_cell.meter = missing.meter
+    join explained.cell as cell
+        on cell.day = missing.hour::date and cell.meter = missing.meter and cell.price_usd is not null
+        and cell.workspace_id is not distinct from missing.workspace_id
+        and cell.model is not distinct from missing.model
+        and cell.service_tier is not distinct from missing.service_tier
+        and cell.context_window is not distinct from missing.context_window
+        and cell.inference_geo is not distinct from missing.inference_geo
+        and cell.speed is not distinct from missing.speed
     group by all
 ),
 running as (

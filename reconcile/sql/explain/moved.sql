@@ -32,7 +32,7 @@ select slot_cell.cell_id, metered.position, metered.reason, 'inferred', metered.
     case when metered.reason = 'workspace' then metered.to_value end,
     case when metered.reason = 'model' then metered.to_value end,
     case when metered.reason = 'service_tier' then metered.to_value end,
-    coalesce(metered.from_value, 'none') || ' is ' || metered.to_value,
+    case when metered.reason <> 'cutoff' then coalesce(metered.from_value, 'none') || ' is ' || metered.to_value end,
     sum(metered.sign * metered.quantity)::bigint
 from metered
 join explained.slot_cell as slot_cell on slot_cell.slot_id = metered.slot_id and slot_cell.meter = metered.meter
@@ -58,6 +58,7 @@ select reason, log, workspace_id, model, service_tier, null, null, 'confusions',
     'tokens_that_net_exactly': exact_tokens::varchar, 'hours': pairs::varchar,
 } order by tokens desc, from_value, to_value))
 from summed
+where reason <> 'cutoff'
 group by reason, log, workspace_id, model, service_tier;
 
 insert into explained.note

@@ -13,9 +13,11 @@ select
         when 'model' then slot.model when 'service_tier' then slot.service_tier
         when 'context_window' then slot.context_window when 'inference_geo' then slot.inference_geo
         when 'speed' then slot.speed when 'workspace_id' then slot.workspace_id
+        when 'day' then slot.day::varchar
     end as at_value,
+    slot.day,
     to_json([
-        slot.hour::varchar,
+        if(relaxed.dimension = 'day', null, slot.hour::varchar),
         if(relaxed.dimension = 'model', null, slot.model),
         if(relaxed.dimension = 'service_tier', null, slot.service_tier),
         if(relaxed.dimension = 'context_window', null, slot.context_window),
@@ -51,6 +53,7 @@ met as (
     from explained.side as a
     join explained.side as b
         on a.elsewhere_equal = b.elsewhere_equal and a.at_value is distinct from b.at_value
+        and abs(a.day - b.day) <= 1
     where a.log is not null
         and a.over_input + a.over_5m + a.over_1h + a.over_read + a.over_output + a.over_searches > 0
         and b.under_input + b.under_5m + b.under_1h + b.under_read + b.under_output + b.under_searches > 0

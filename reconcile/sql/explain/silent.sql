@@ -8,7 +8,9 @@ select
     coalesce(used.workspace_id, logged.workspace_id) as workspace_id,
     coalesce(logged.recorded, 0) as recorded,
     coalesce(logged.named, 0) as named,
-    100 * coalesce(logged.named, 0) >= 95 * coalesce(logged.recorded, 0) as names_keys,
+    -- where nothing is recorded: unless there are lines that name neither workspace nor key, which may belong here
+    100 * coalesce(logged.named, 0) >= 95 * coalesce(logged.recorded, 0)
+        and (coalesce(logged.recorded, 0) > 0 or not nameless.exist) as names_keys,
 from (select distinct workspace_id from source.usage) as used
 full join (
     select workspace_id, sum(quantity)::hugeint as recorded,
@@ -16,7 +18,10 @@ full join (
     from matched.recorded
     where in_period and meter <> 'web_search_requests'
     group by workspace_id
-) as logged on logged.workspace_id is not distinct from used.workspace_id;
+) as logged on logged.workspace_id is not distinct from used.workspace_id
+cross join (
+    select count(*) > 0 as exist from matched.recorded where in_period and workspace_id is null and api_key_id is null
+) as nameless;
 
 create or replace table explained.silent_key as
 select distinct usage.workspace_id, usage.api_key_id, naming.recorded, naming.named, naming.names_keys as claimed

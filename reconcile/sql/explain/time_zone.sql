@@ -1,8 +1,9 @@
 -- A log whose clock is off by a constant number of hours.
--- Rule: shift the log by every half hour from -12 to +14 hours against the hourly usage of the keys that it names (or of
---   the workspaces that it writes for) and take the shift that leaves the least. Claimed when at least 10 requests can
---   tell, less than half of the log's tokens stands in hours that agree, the shift takes away at least 30 % of what does
---   not, and then a quarter of the log's tokens stands in hours that agree to the token (1,000 requests tell without that).
+-- Rule: shift the log's output tokens (which no other confusion touches) by every half hour from -12 to +14 hours against
+--   the hourly usage of the keys that it names (or of the workspaces that it writes for) and take the shift that leaves the
+--   least. Claimed when at least 10 requests can tell, less than half of the tokens stands in hours that agree, the shift
+--   takes away at least 60 % of what does not (a log that is only late keeps about half of it), and then a quarter of the
+--   tokens stands in hours that agree to the token (1,000 requests tell without that).
 -- Grain: explained.shift_score one row a log and shift; shift one row a log that is off.
 -- Reads: source.request, explained.known. Writes: explained.
 create or replace table explained.shift_score as
@@ -19,9 +20,7 @@ logged as (
         case when not naming.names_keys then request.workspace_id end as workspace_id,
         request.model,
         case when naming.names_keys then request.api_key_id end as api_key_id,
-        sum(
-            uncached_input_tokens + cache_write_5m + cache_write_1h + cache_read_input_tokens + output_tokens
-        )::bigint as tokens,
+        sum(output_tokens)::bigint as tokens,
     from source.request as request
     join naming on naming.log = request.log
     where naming.requests >= 10
@@ -41,12 +40,14 @@ target as (
         select series.series_id, known.hour, known.quantity as tokens
         from explained.known as known
         join series on series.model = known.model and series.api_key_id = known.api_key_id
+        where known.meter = 'output_tokens'
         union all
         select series.series_id, known.hour, known.quantity
         from explained.known as known
         join series
             on series.model = known.model and series.api_key_id is null
             and series.workspace_id is not distinct from known.workspace_id
+        where known.meter = 'output_tokens'
         union all
         -- what other logs hold of the same series
         select series.series_id, other.hour, -other.quantity
@@ -55,7 +56,7 @@ target as (
             on series.log <> other.log and series.model = other.model
             and (series.api_key_id = other.api_key_id
                 or (series.api_key_id is null and series.workspace_id is not distinct from other.workspace_id))
-        where other.meter <> 'web_search_requests'
+        where other.meter = 'output_tokens'
     ) as part
     join series on series.series_id = part.series_id
     cross join span
@@ -113,7 +114,7 @@ from (
 ) as best
 join explained.shift_score as unshifted on unshifted.log = best.log and unshifted.minutes = 0
 join (select log, count(*) as requests from source.request group by log) as size on size.log = best.log
-where best.minutes <> 0 and 10 * best.left_tokens <= 7 * unshifted.left_tokens
+where best.minutes <> 0 and 5 * best.left_tokens <= 2 * unshifted.left_tokens
     and (4 * best.agreeing_tokens >= best.logged_tokens or size.requests >= 1000);
 
 insert into explained.note
