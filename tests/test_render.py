@@ -16,6 +16,7 @@ from ledger_rows import FORMULA, HOSTILE, MONTH, Case, Cell
 
 from reconcile import ledger, reasons, render
 from reconcile.errors import InvariantError
+from reconcile.render import tables, words
 
 # The contract: design.md section 4.
 DIMENSIONS = [
@@ -139,6 +140,12 @@ CASES = {
         direct={"wrkspc_one": "CC-1"},
     ),
     "a credit": Case(cells=(ONE, replace(ONE, day=4, reported=None, recorded=None, billed="-30.005"))),
+    "compared": replace(
+        MONTH,
+        other={"CC-100": "12.50", "CC-200": "-2.50"},
+        earlier={"CC-100": "200.00", "CC-200": "120.10", "CC-900": "0.00", "CC-800": "7.77"},
+        budgets={"CC-100": "200.00", "CC-200": "100.00"},
+    ),
     "other costs": replace(MONTH, other={"CC-100": "12.50", "CC-200": "-12.50"}),
     "halves of a cent": Case(
         cells=tuple(
@@ -270,15 +277,30 @@ def test_control_names_the_violation(month, broken, control):
 
 
 def test_csv_has_a_file_for_every_view(month, tmp_path):
-    """Each report view is a file of its name; files are the owner's alone."""
-    paths = render.render(month, tmp_path / "out")
+    """Each report view is a file of its name, each statement one beside its page; files are the owner's alone."""
+    out_dir = tmp_path / "out"
+    paths = render.render(month, out_dir)
     views = {
         view
         for (view,) in month.execute("select view_name from duckdb_views() where schema_name = 'report'").fetchall()
     }
-    assert {path.stem for path in paths if path.suffix == ".csv"} == views
+    assert {path.stem for path in paths if path.suffix == ".csv" and path.parent == out_dir} == views
+    statements = [path for path in paths if path.parent.name == "statements"]
+    assert {path.stem for path in statements if path.suffix == ".csv"} == {
+        path.stem for path in statements if path.suffix == ".html"
+    }
     assert {oct(path.stat().st_mode & 0o777) for path in paths} == {"0o600"}
     assert {oct(path.parent.stat().st_mode & 0o777) for path in paths} == {"0o700"}
+
+
+def test_the_lines_of_a_statement_add_up_to_it(month, tmp_path):
+    """A statement's CSV holds every line of that cost center alone, exact."""
+    render.render(month, tmp_path / "out")
+    with (tmp_path / "out" / "statements" / "CC-100.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert sum(Decimal(line["amount_usd"]) for line in lines) == Decimal("213.930864197253")
+    assert {line["cost_center"] for line in lines} == {"CC-100"}
+    assert {line["why"] for line in lines} == {"All use in the workspace Search", "even", "Not charged by use"}
 
 
 def test_csv_is_exact(month, tmp_path):
@@ -467,6 +489,13 @@ def test_page_is_the_golden(pages, golden, name):
     golden(name, re.sub(r"(<svg [^>]*>).*?</svg>", r"\1</svg>", pages["month"][name], flags=re.DOTALL))
 
 
+@pytest.mark.parametrize("name", ["allocation.html", "statements/CC-100.html"])
+def test_page_with_a_month_before_is_the_golden(pages, golden, name):
+    """The pages of those who pay, with what moved, budgets and costs from outside, are as they were reviewed."""
+    shown = re.sub(r"(<svg [^>]*>).*?</svg>", r"\1</svg>", pages["compared"][name], flags=re.DOTALL)
+    golden(f"compared/{name}", shown)
+
+
 def test_chart_is_the_golden(pages, golden):
     """The bridge's chart is as it was reviewed, byte by byte."""
     found = re.search(r"<svg .*?</svg>", pages["month"]["index.html"], flags=re.DOTALL)
@@ -526,10 +555,10 @@ def test_warnings_stand_where_they_belong(month, tmp_path):
     assert ["names the workspace wrkspc_gone" in warned[name] for name in warned] == [False, True]
 
 
-def test_earlier_month_is_set_beside_this_one(month, tmp_path):
-    """Month over month appears when the period took earlier ones, and is absent otherwise."""
+def test_an_earlier_month_of_an_older_version_is_compared_without_reasons(month, tmp_path):
+    """Where only the totals of the month before are known, the change stands there and no reason is made up."""
     render.render(month, tmp_path / "out")
-    assert "Month over month" not in (tmp_path / "out" / "allocation.html").read_text()
+    assert "than the month before" not in (tmp_path / "out" / "allocation.html").read_text()
     month.execute(
         "insert into source.earlier_chargeback (period, revision, cost_center, name, total_usd)"
         " values ('2026-09', 2, 'CC-100', 'Search', 200.00)"
@@ -539,7 +568,29 @@ def test_earlier_month_is_set_beside_this_one(month, tmp_path):
         "select period, change_usd from report.month_over_month where cost_center = 'CC-100'"
     ).fetchall()
     assert rows == [("2026-09", None), ("2026-10", Decimal("13.93"))]
-    assert "+13.93" in (tmp_path / "out" / "allocation.html").read_text()
+    page = (tmp_path / "out" / "allocation.html").read_text()
+    assert "+13.93" in page
+    assert "Why is not known" in page
+
+
+def test_what_moved_adds_up_across_and_down(pages):
+    """Before and the reasons are now, in every row; a cost center that is no more stands there too."""
+    table = next(t for t in Tables(pages["compared"]["allocation.html"]).tables if t[0][1][1:3] == ["Before", "Price"])
+    assert len(table) == 8
+    for _, (_, before, *effects, change, now) in table[1:]:
+        assert sum(number(effect) for effect in effects) == number(change)
+        assert number(before) + number(change) == number(now)
+
+
+def test_a_statement_compares_with_the_month_before_and_the_budget(pages):
+    """A team lead reads what changed, why in plain words, and what the year comes to."""
+    page = pages["compared"]["statements/CC-100.html"]
+    assert "<h2>$13.93 more than in September 2026</h2>" in page
+    assert "More use" in page
+    assert "Higher prices" in page
+    assert "<h2>2026 comes to $317.16 over budget</h2>" in page
+    assert "<h2>Caching saved $405.00</h2>" in page
+    assert "rules[" not in page
 
 
 # Figures and names ---------------------------------------------------------------------------------------------------
@@ -553,7 +604,7 @@ def test_printed_column_adds_up_to_a_given_total(column, off):
     total = sum(column, Decimal(0)).quantize(Decimal("0.01")) + off * Decimal("0.01")
     if len(column) < 4:
         total -= off * Decimal("0.01")
-    printed = render.foot(column, total)
+    printed = tables.foot(column, total)
     assert sum(printed, Decimal(0)) == total
     assert all(abs(a - b) <= Decimal("0.02") for a, b in zip(column, printed, strict=True))
 
@@ -602,7 +653,7 @@ def test_statements_do_not_collide():
 )
 def test_percent_never_rounds_to_all_or_nothing(ratio, text):
     """A capture rate of almost everything is not printed as everything."""
-    assert render.percent(ratio) == text
+    assert words.percent(ratio) == text
 
 
 @pytest.mark.parametrize(
@@ -620,4 +671,4 @@ def test_exact_keeps_sign_and_digits(amount, text):
 )
 def test_dollars(usd, text):
     """Dollars are cents with separators and a true minus, never a minus zero."""
-    assert render.dollars(Decimal(usd)) == text
+    assert words.dollars(Decimal(usd)) == text

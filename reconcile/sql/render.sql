@@ -586,16 +586,17 @@ select
     coalesce(chargeback.cost_center, before.cost_center) as cost_center,
     coalesce(chargeback.name, before.name) as name,
     coalesce(before.total_usd, 0)::decimal(38, 2) as before_usd,
-    coalesce(effect.price, 0)::decimal(38, 12) as price_usd,
-    coalesce(effect.volume, 0)::decimal(38, 12) as volume_usd,
-    coalesce(effect.mix, 0)::decimal(38, 12) as mix_usd,
-    coalesce(effect.rule, 0)::decimal(38, 12) as rule_usd,
-    coalesce(effect.share, 0)::decimal(38, 12) as share_usd,
+    if(compared.known, coalesce(effect.price, 0), null)::decimal(38, 12) as price_usd,
+    if(compared.known, coalesce(effect.volume, 0), null)::decimal(38, 12) as volume_usd,
+    if(compared.known, coalesce(effect.mix, 0), null)::decimal(38, 12) as mix_usd,
+    if(compared.known, coalesce(effect.rule, 0), null)::decimal(38, 12) as rule_usd,
+    if(compared.known, coalesce(effect.share, 0), null)::decimal(38, 12) as share_usd,
     coalesce(chargeback.total_usd, 0)::decimal(38, 2) as total_usd,
     (coalesce(chargeback.total_usd, 0) - coalesce(before.total_usd, 0))::decimal(38, 2) as change_usd
 from allocated.chargeback
 full join before on before.cost_center = chargeback.cost_center
 left join effect on effect.cost_center = coalesce(chargeback.cost_center, before.cost_center)
+cross join (select count(*) > 0 as known from allocated.movement) as compared
 where exists (select 1 from before)
 order by abs(change_usd) desc, cost_center;
 
@@ -614,7 +615,7 @@ select
     closed_days,
     year_days
 from allocated.budget
-order by cost_center;
+order by month_variance_usd desc nulls last, forecast_variance_usd desc nulls last, cost_center;
 
 -- `quantity` is in tokens; by meter, in what the meter counts.
 create or replace view report.statement as

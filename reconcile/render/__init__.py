@@ -1,0 +1,422 @@
+"""Render what a period's ledger says: pages for people, and every report view as CSV."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import jinja2
+from markupsafe import Markup
+
+from reconcile import ledger, money
+from reconcile.render.chargeback import UNALLOCATED, Statements, allocation, chargeback_table, statement_names
+from reconcile.render.charts import Charts
+from reconcile.render.tables import Table, fetch, footed, grouped
+from reconcile.render.words import (
+    day,
+    dollars,
+    exact,
+    instant,
+    iso_day,
+    label,
+    moment,
+    month,
+    month_before,
+    numeral,
+    percent,
+    quantity,
+    usd,
+)
+
+PACKAGE = Path(__file__).parent.parent
+TEMPLATES = next(folder for folder in (PACKAGE / "reports", PACKAGE.parent / "reports") if folder.is_dir())
+
+_HEADED = 6
+_PICTURES = 12
+"""How many findings have a picture: the largest of those beyond tolerance that one says something about."""
+
+
+def publish_views(connection: duckdb.DuckDBPyConnection) -> None:
+    """Create the views of schema ``report`` and their controls in ``checks``; what they are stands in the SQL."""
+    ledger.run_sql(connection, "render")
+
+
+def render(connection: duckdb.DuckDBPyConnection, out_dir: Path) -> tuple[Path, ...]:
+    """Write the pages and one CSV for each report view into ``out_dir``, replacing what was there as a whole.
+
+    Reads only schema ``report``; the same rows give the same bytes. Returns the paths: ``index.html``,
+    ``discrepancy.html``, ``allocation.html``, the statements by cost center, as pages and as CSV, then the views' CSV.
+    """
+    pages = _pages(connection)
+    views = _views(connection)
+    with _swapped_in(out_dir) as folder:
+        for name, text in pages.items():
+            target = folder / name
+            target.parent.mkdir(mode=0o700, exist_ok=True)
+            target.write_text(text, encoding="utf-8", newline="\n")
+            target.chmod(0o600)
+        for view in views:
+            _write_csv(connection, f'report."{view}"', folder / f"{view}.csv")
+        statements = _write_statements(connection, folder)
+    return tuple(out_dir / name for name in (*pages, *statements, *(f"{view}.csv" for view in views)))
+
+
+# Files ---------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _swapped_in(out_dir: Path) -> Iterator[Path]:
+    """A new folder beside ``out_dir`` that takes its place when everything in it is written."""
+    aside = out_dir.with_name(out_dir.name + ".partial")
+    former = out_dir.with_name(out_dir.name + ".former")
+    out_dir.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if former.exists() and not out_dir.exists():  # an earlier run stopped between the two renames below
+        former.rename(out_dir)
+    for left_over in (aside, former):
+        shutil.rmtree(left_over, ignore_errors=True)
+    aside.mkdir(mode=0o700)
+    yield aside
+    if out_dir.exists():
+        out_dir.rename(former)
+    aside.rename(out_dir)
+    shutil.rmtree(former, ignore_errors=True)
+
+
+def _write_csv(connection: duckdb.DuckDBPyConnection, rows: str, target: Path, *, without: str = "") -> None:
+    r"""The rows of a view, exact: decimals in full, NULL empty (an empty text is ``""``), UTF-8, ``\n``, a header.
+
+    A text that a spreadsheet would take for a formula gets an apostrophe in front; numbers never do.
+    DuckDB writes it, so that no amount passes through Python.
+    """
+    columns = []
+    for name, kind, *_ in connection.execute(f"describe select * from {rows}").fetchall():
+        if name == without:
+            continue
+        if kind == "VARCHAR":
+            guarded = f"""if(regexp_matches("{name}", '^[=+@\\t\\r-]'), '''' || "{name}", "{name}")"""
+            columns.append(f'{guarded} as "{name}"')
+        elif kind == "TIMESTAMP":
+            columns.append(f"""strftime("{name}", '%Y-%m-%dT%H:%M:%SZ') as "{name}\"""")
+        else:
+            columns.append(f'"{name}"')
+    path = str(target).replace("'", "''")
+    connection.execute(f"""copy (select {", ".join(columns)} from {rows}) to '{path}' (format csv, header)""")
+    target.chmod(0o600)
+
+
+def _write_statements(connection: duckdb.DuckDBPyConnection, folder: Path) -> list[str]:
+    """A CSV of every line of each cost center's statement, beside its page."""
+    connection.execute(
+        "create or replace temp table statement_line as"
+        " select row_number() over () as position, line.* from report.statement_line as line"
+    )
+    written = []
+    names = statement_names(row.cost_center for row in fetch(connection, "select cost_center from report.chargeback"))
+    for cost_center, page in sorted(names.items()):
+        if cost_center != UNALLOCATED:
+            name = f"statements/{page.removesuffix('.html')}.csv"
+            own = cost_center.replace("'", "''")
+            rows = f"(from statement_line where cost_center = '{own}' order by position)"
+            _write_csv(connection, rows, folder / name, without="position")
+            written.append(name)
+    connection.execute("drop table temp.statement_line")
+    return written
+
+
+def _views(connection: duckdb.DuckDBPyConnection) -> list[str]:
+    found = connection.execute(
+        "select view_name from duckdb_views() where schema_name = 'report' and not internal order by view_name"
+    )
+    return [view for (view,) in found.fetchall()]
+
+
+# Rows and figures: what a page shows ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Figures:
+    """The printed totals, in cents, such that every step between two of them is their difference."""
+
+    logged_usd: Decimal
+    recorded_usd: Decimal
+    reported_usd: Decimal
+    billed_usd: Decimal
+    invoiced_usd: Decimal | None
+    residual_usd: Decimal
+
+    @property
+    def cleaning_usd(self) -> Decimal:
+        """Recorded minus logged."""
+        return self.recorded_usd - self.logged_usd
+
+    @property
+    def quantity_variance_usd(self) -> Decimal:
+        """Reported minus recorded."""
+        return self.reported_usd - self.recorded_usd
+
+    @property
+    def price_variance_usd(self) -> Decimal:
+        """Billed minus reported."""
+        return self.billed_usd - self.reported_usd
+
+    @property
+    def difference_usd(self) -> Decimal:
+        """Billed minus recorded."""
+        return self.billed_usd - self.recorded_usd
+
+    @property
+    def explained_usd(self) -> Decimal:
+        """The difference without the residual."""
+        return self.difference_usd - self.residual_usd
+
+    @property
+    def found_usd(self) -> Decimal:
+        """What all findings add up to: billed minus logged."""
+        return self.billed_usd - self.logged_usd
+
+
+@dataclass(frozen=True)
+class State:
+    """The findings in one state, in cents: ``discrepancy``, ``accepted``, ``expected`` or ``tolerated``."""
+
+    state: str
+    findings: tuple[Any, ...]
+    moved_usd: Decimal
+
+    @property
+    def headed(self) -> tuple[Any, ...]:
+        """The ones that the first page shows by themselves: the largest discrepancies."""
+        return self.findings[:_HEADED] if self.state == "discrepancy" else ()
+
+    @property
+    def rest(self) -> tuple[Any, ...]:
+        """The others, which it shows in one line."""
+        return self.findings[len(self.headed) :]
+
+    @property
+    def amount_usd(self) -> Decimal:
+        """What all of them add up to, as printed."""
+        return sum((row.amount_usd for row in self.findings), Decimal("0.00"))
+
+    @property
+    def rest_usd(self) -> Decimal:
+        """What the others add up to."""
+        return sum((row.amount_usd for row in self.rest), Decimal("0.00"))
+
+    @property
+    def further_usd(self) -> Decimal:
+        """What those add up to that the page on the difference shows without their evidence."""
+        return sum((row.amount_usd for row in self.findings[100:]), Decimal("0.00"))
+
+
+def _crossed(rows: Sequence[Any], figures: Figures) -> Table:
+    """Rows with all three sides, in cents that add up down every column and across every row.
+
+    Billed and the two variances are apportioned, reported and recorded follow from them: so a row without any
+    difference shows none.
+    """
+    table = footed(
+        rows,
+        billed_usd=figures.billed_usd,
+        price_variance_usd=figures.price_variance_usd,
+        quantity_variance_usd=figures.quantity_variance_usd,
+    )
+    crossed = []
+    for row in table.rows:
+        reported_usd = row.billed_usd - row.price_variance_usd
+        crossed.append(
+            replace(
+                row,
+                reported_usd=reported_usd,
+                recorded_usd=reported_usd - row.quantity_variance_usd,
+                difference_usd=row.price_variance_usd + row.quantity_variance_usd,
+            )
+        )
+    return Table(tuple(crossed), figures)
+
+
+def _printed_bridge(rows: Sequence[Any]) -> list[Any]:
+    """The bridge in cents: totals rounded, the steps between two of them apportioned to what lies between."""
+    printed: list[Any] = []
+    steps: list[Any] = []
+    running_usd = Decimal(0)
+    for row in rows:
+        if row.kind == "step":
+            steps.append(row)
+            continue
+        total_usd = money.cents(row.running_usd)
+        for step in footed(steps, amount_usd=total_usd - running_usd).rows if steps else ():
+            running_usd += step.amount_usd
+            printed.append(replace(step, running_usd=running_usd))
+        printed.append(replace(row, running_usd=total_usd))
+        steps, running_usd = [], total_usd
+    return printed
+
+
+def _figures(bridge: Sequence[Any]) -> Figures:
+    totals = {row.reason: row.running_usd for row in bridge if row.kind == "total"}
+    residual_usd = next((row.amount_usd for row in bridge if row.reason == "residual"), Decimal(0))
+    names = ("logged", "recorded", "reported", "billed")
+    return Figures(
+        **{f"{name}_usd": totals.get(name, Decimal("0.00")) for name in names},
+        invoiced_usd=totals.get("invoiced"),
+        residual_usd=residual_usd,
+    )
+
+
+# Pages ---------------------------------------------------------------------------------------------------------------
+
+
+def _pages(connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
+    """The text of every page by its path in the folder, in the order in which they are returned."""
+    bridge = _printed_bridge(fetch(connection, "select * from report.bridge"))
+    figures = _figures(bridge)
+    (run,) = fetch(connection, "select * from report.run")
+    (summary,) = fetch(connection, "select * from report.summary")
+    (verdict,) = fetch(connection, "select * from report.verdict")
+    chargeback = fetch(connection, "select * from report.chargeback")
+    charts = Charts()
+    states = _states(connection, bridge)
+    environment = _environment(
+        run=run,
+        summary=summary,
+        verdict=verdict,
+        figures=figures,
+        bridge=bridge,
+        chargeback=chargeback_table(chargeback),
+        statement_names=statement_names(row.cost_center for row in chargeback),
+        waterfall=charts.waterfall(bridge),
+        states=states,
+        reasons={row.reason: row for row in fetch(connection, "select * from report.reason")},
+        workspace_names={
+            row.workspace_id: row.workspace_name or row.workspace_id
+            for row in fetch(connection, "select workspace_id, workspace_name from report.by_workspace")
+        },
+        sources=fetch(connection, "select * from report.source"),
+        defaults=fetch(connection, "select * from report.default_used"),
+        rejected=fetch(connection, "select * from report.rejected limit 20"),
+        warnings=fetch(connection, "select * from report.warning"),
+    )
+    pages = {
+        "index.html": environment.get_template("index.html.j2").render(causes=_causes(bridge)),
+        "discrepancy.html": environment.get_template("discrepancy.html.j2").render(
+            **_discrepancy(connection, figures, charts),
+            accepted=grouped(fetch(connection, "select * from report.accepted"), "finding_id"),
+            pictures=_pictures(connection, states, charts, _meters(environment)),
+        ),
+        "allocation.html": environment.get_template("allocation.html.j2").render(
+            **allocation(connection, chargeback, figures.billed_usd)
+        ),
+    }
+    statement = environment.get_template("statement.html.j2")
+    names = statement_names(row.cost_center for row in chargeback)
+    statements = Statements.read(connection)
+    for center in sorted(chargeback, key=lambda row: row.cost_center):
+        name = center.cost_center
+        if name != UNALLOCATED:
+            pages[f"statements/{names[name]}"] = statement.render(**statements.of(center, names[name], charts))
+    return pages
+
+
+def _causes(bridge: Sequence[Any]) -> list[Any]:
+    """The three largest steps between recorded and billed."""
+    recorded_at = next((row.position for row in bridge if row.reason == "recorded"), 0)
+    billed_at = next((row.position for row in bridge if row.reason == "billed"), 0)
+    steps = [row for row in bridge if row.kind == "step" and recorded_at < row.position < billed_at and row.amount_usd]
+    return sorted(steps, key=lambda row: (-abs(row.amount_usd), row.position))[:3]
+
+
+def _states(connection: duckdb.DuckDBPyConnection, bridge: Sequence[Any]) -> list["State"]:
+    """The findings by state. Those of one reason add up, as printed, to what the bridge prints for it."""
+    steps = {row.reason: row.amount_usd for row in bridge if row.kind == "step"}
+    findings = fetch(connection, "select * from report.finding")
+    printed: dict[str, Any] = {}
+    for reason in {row.reason: None for row in findings}:
+        held = [row for row in findings if row.reason == reason]
+        for row in footed(held, amount_usd=steps.get(reason, Decimal("0.00"))).rows:
+            printed[row.id] = replace(row, evidence=_evidence(row.evidence))
+    return [
+        State(
+            state=row.state,
+            findings=tuple(printed[found.id] for found in findings if found.state == row.state),
+            moved_usd=row.moved_usd,
+        )
+        for row in fetch(connection, "select * from report.finding_state")
+    ]
+
+
+def _discrepancy(connection: duckdb.DuckDBPyConnection, figures: Figures, charts: "Charts") -> dict[str, Any]:
+    daily = _crossed(fetch(connection, "select * from report.daily"), figures)
+    return {
+        "daily": daily,
+        "daily_chart": charts.daily(daily.rows),
+        "price_variance": footed(
+            fetch(connection, "select * from report.price_variance"), price_variance_usd=figures.price_variance_usd
+        ),
+        "by_workspace": _crossed(fetch(connection, "select * from report.by_workspace"), figures),
+        "by_model": _crossed(fetch(connection, "select * from report.by_model"), figures),
+        "by_tier": _crossed(fetch(connection, "select * from report.by_tier"), figures),
+        "by_meter": _crossed(fetch(connection, "select * from report.by_meter"), figures),
+        "prices": fetch(connection, "select * from report.price_used"),
+    }
+
+
+def _pictures(
+    connection: duckdb.DuckDBPyConnection, states: Sequence[State], charts: "Charts", meters: Mapping[str, str]
+) -> dict[str, tuple[str, Markup]]:
+    """What is drawn of a finding and the drawing, by the finding's id: the largest beyond tolerance that have one."""
+    curves = grouped(fetch(connection, "select * from report.curve"), "finding_id")
+    exchanges = grouped(fetch(connection, "select * from report.exchange"), "finding_id")
+    beyond = [row for state in states if state.state in {"discrepancy", "accepted"} for row in state.findings]
+    drawn: dict[str, tuple[str, Markup]] = {}
+    for finding in sorted(beyond, key=lambda row: (-row.moved_usd, row.id)):
+        if len(drawn) < _PICTURES:
+            if hours := curves.get(finding.id):
+                drawn[finding.id] = "curve", charts.curve(hours)
+            elif sides := exchanges.get(finding.id):
+                days = finding.reason == "cutoff"
+                drawn[finding.id] = ("days", charts.moved(sides)) if days else ("sides", charts.sides(sides, meters))
+    return drawn
+
+
+def _evidence(text: str | None) -> object:
+    """A finding's evidence as it is shown; a number keeps the digits that it was written with."""
+    return json.loads(text, parse_float=Decimal) if text else {}
+
+
+def _environment(**shared: object) -> jinja2.Environment:
+    """Jinja with what every page shows."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    shown: tuple[Callable[..., str | None], ...] = (
+        *(usd, dollars, exact, quantity, percent, day, iso_day, month, month_before, moment, instant),
+        *(label, numeral),
+    )
+    environment.filters.update({function.__name__: function for function in shown})
+    environment.tests.update(table=_is_table)
+    environment.globals.update(shared)
+    for name, template in (("words", "words.html.j2"), ("show", "macros.html.j2")):
+        environment.globals[name] = environment.get_template(template).module
+    return environment
+
+
+def _meters(environment: jinja2.Environment) -> dict[str, str]:
+    """What the meters are called on a page, for the text in a picture."""
+    words: Any = environment.globals["words"]
+    return dict(words.meters)
+
+
+def _is_table(value: object) -> bool:
+    """Whether a piece of evidence is a list of objects, which reads best as a table."""
+    return isinstance(value, list) and bool(value) and all(isinstance(row, dict) for row in value)
