@@ -281,7 +281,7 @@ AMOUNTS = st.lists(st.decimals(min_value=-(10**6), max_value=10**6, places=12), 
 def test_cents_are_those_of_the_pages(amounts, off):
     """The workbook prints a column in the very cents that the pages print."""
     total_usd = money.cents(sum(amounts, Decimal(0))) + off * Decimal("0.01")
-    assert footed(amounts, total_usd) == render.foot(amounts, total_usd)
+    assert footed(amounts, total_usd) == render.tables.foot(amounts, total_usd)
 
 
 @given(AMOUNTS, AMOUNTS)

@@ -662,7 +662,7 @@ def test_percent_never_rounds_to_all_or_nothing(ratio, text):
 )
 def test_exact_keeps_sign_and_digits(amount, text):
     """An exact amount keeps its sign, also below one dollar, and every digit that says something."""
-    assert render.exact(Decimal(amount)) == text
+    assert words.exact(Decimal(amount)) == text
 
 
 @pytest.mark.parametrize(
