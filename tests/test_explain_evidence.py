@@ -108,6 +108,19 @@ def test_requests_under_another_tier_are_listed_by_hour_and_place(tmp_path):
         assert any(row["known"] for row in rows)
 
 
+def test_lines_in_a_wrong_workspace_are_known_by_their_key(tmp_path):
+    """A line whose key belongs to another workspace is named, with the workspace of its key."""
+    with case("a_log_names_another_workspace", tmp_path) as connection:
+        found = findings(connection, "workspace")
+        assert found
+        for finding in found:
+            rows, count = behind(connection, finding)
+            assert len(rows) == count > 0
+            assert all(row["known"] for row in rows)
+            assert finding["workspace_id"] not in {row["workspace_id"] for row in rows}
+            assert {row["note"] for row in rows} == {f"its key belongs to {finding['workspace_id']}"}
+
+
 def test_an_error_is_known_to_be_unreported_and_comes_first(tmp_path):
     """Of requests that the provider may not have counted, the one with an error status is named first."""
     lines = [line(AT, f"req_{n}", usage=tokens(10_000 * n), status=200) for n in (1, 2, 3)]

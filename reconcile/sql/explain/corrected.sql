@@ -87,7 +87,10 @@ with
 side as (
     select 1 as sign, * from explained.corrected
     union all
-    select -1, * from explained.before
+    select -1, before.* replace (stray.workspace_id as key_workspace_id)
+    from explained.before as before
+    left join explained.stray as stray
+        on stray.api_key_id = before.api_key_id and stray.logged_workspace_id is not distinct from before.workspace_id
 ),
 metered as (
     select day, workspace_id, model, service_tier, context_window, inference_geo, speed, log, sign,

@@ -4,18 +4,23 @@
 --   and place are right, and the data does not tell which of them.
 -- Grain: explained.request one row a finding and request (a view: nothing is copied); curve one a finding and hour of the
 --   day; exchange one a finding and value of the dimension that was confused (at most 6, then the rest together; of days all).
--- Reads: source.request, removed_request, iteration; explained.finding, part, cell, shift, inclusive, adjusted, moved, slot,
---   known, corrected. Writes: explained.
+-- Reads: source.request, removed_request, iteration; explained.finding, part, cell, shift, inclusive, stray, adjusted, moved,
+--   slot, known. Writes: explained.
 
--- The place of a request as it was logged, and its hour as it was counted once the log's clock is set right.
+-- The place of a request as it was logged, and its hour and workspace as it was counted, once the log's clock is set right
+-- and the line stands in its key's workspace.
 create or replace view explained.placed_request as
 select
     request.*,
     request.logged_at - to_minutes(coalesce(shift.minutes, 0)) as counted_at,
     date_trunc('hour', request.logged_at - to_minutes(coalesce(shift.minutes, 0)))::timestamp as counted_hour,
+    coalesce(stray.workspace_id, request.workspace_id) as counted_workspace_id,
+    stray.workspace_id as key_workspace_id,
     uncached_input_tokens + cache_write_5m + cache_write_1h + cache_read_input_tokens + output_tokens as tokens,
 from source.request as request
-left join explained.shift as shift on shift.log = request.log;
+left join explained.shift as shift on shift.log = request.log
+left join explained.stray as stray
+    on stray.api_key_id = request.api_key_id and stray.logged_workspace_id is not distinct from request.workspace_id;
 
 -- The places of a finding's cells; web searches have a day and a workspace alone.
 create or replace view explained.finding_place as
@@ -76,6 +81,12 @@ behind as (
     join explained.finding as finding on finding.reason = 'time_zone' and finding.log = request.log
     where counted_at::date <> day
     union all
+    select finding.id, true, request.log, request.* exclude (log), null, null, 'its key belongs to ' || key_workspace_id
+    from explained.placed_request as request
+    join explained.finding as finding
+        on finding.reason = 'workspace' and finding.log = request.log and finding.workspace_id = key_workspace_id
+    where in_period
+    union all
     select finding.id, true, request.log, request.* exclude (log),
         -(cache_read_input_tokens + if(inclusive.counts = 'reads', 0, cache_write_5m + cache_write_1h)), null,
         uncached_input_tokens || ' logged as input'
@@ -93,7 +104,7 @@ behind as (
     join explained.slot as slot on slot.slot_id = emptied.slot_id
     join (select *, tokens as tokens_here from explained.placed_request) as request
         on request.counted_hour = slot.hour and request.log = emptied.log
-        and request.workspace_id is not distinct from slot.workspace_id and request.model = slot.model
+        and request.counted_workspace_id is not distinct from slot.workspace_id and request.model = slot.model
         and request.service_tier = slot.service_tier and request.inference_geo = slot.inference_geo
         and request.speed = slot.speed
         and (finding.reason <> 'context_window' or request.context_window = slot.context_window)
