@@ -161,7 +161,7 @@ def test_the_curve_shows_the_shift(tmp_path):
     assert len(rows) == 24
     assert all(row["set_right_tokens"] == row["reported_tokens"] for row in rows)
     assert [row["logged_tokens"] for row in rows] != [row["reported_tokens"] for row in rows]
-    assert 'aria-label="Tokens by hour of the day: as logged, with the clock set right, and as reported"' in page
+    assert 'aria-label="Output tokens by hour of the day: as logged, with the clock set right, and as reported"' in page
 
 
 def test_two_bars_net(tmp_path):

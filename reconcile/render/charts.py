@@ -123,7 +123,7 @@ class Charts:
             for row in hours
             for side in ("logged", "reported", "set_right")
         ]
-        label = "Tokens by hour of the day: as logged, with the clock set right, and as reported"
+        label = "Output tokens by hour of the day: as logged, with the clock set right, and as reported"
         return self._svg(self._curve | {"data": {"values": rows}}, label)
 
     def sides(self, sides: Sequence[Any], meters: Mapping[str, str]) -> Markup:

@@ -1,7 +1,11 @@
 -- What the hours left, day by day: a late log's halves of one request stand in different hours of a day.
 -- Rule: the same passes look once more, at slots of a day; what matters for dollars is the cell, and a cell is a day.
--- Grain: explained.slot becomes one row (day, cell dimensions without meter). Reads: explained.slot. Writes: explained.slot,
---   slot_cell.
+-- Grain: explained.slot becomes one row (day, cell dimensions without meter); hour_slot keeps the places of those by the
+--   hour, for evidence. Reads: explained.slot. Writes: explained.slot, hour_slot, slot_cell.
+create or replace table explained.hour_slot as
+select slot_id, hour, day, workspace_id, model, service_tier, context_window, inference_geo, speed
+from explained.slot;
+
 create or replace table explained.slot as
 select
     (select coalesce(max(slot_id), 0) from explained.slot) + row_number() over (

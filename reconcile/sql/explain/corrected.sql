@@ -87,10 +87,7 @@ with
 side as (
     select 1 as sign, * from explained.corrected
     union all
-    select -1, before.* replace (stray.workspace_id as key_workspace_id)
-    from explained.before as before
-    left join explained.stray as stray
-        on stray.api_key_id = before.api_key_id and stray.logged_workspace_id is not distinct from before.workspace_id
+    select -1, * from explained.before
 ),
 metered as (
     select day, workspace_id, model, service_tier, context_window, inference_geo, speed, log, sign,

@@ -5,7 +5,7 @@
 -- Grain: explained.request one row a finding and request (a view: nothing is copied); curve one a finding and hour of the
 --   day; exchange one a finding and value of the dimension that was confused (at most 6, then the rest together; of days all).
 -- Reads: source.request, removed_request, iteration; explained.finding, part, cell, shift, inclusive, stray, adjusted, moved,
---   slot, known. Writes: explained.
+--   hour_slot, slot, known. Writes: explained.
 
 -- The place of a request as it was logged, and its hour and workspace as it was counted, once the log's clock is set right
 -- and the line stands in its key's workspace.
@@ -13,6 +13,7 @@ create or replace view explained.placed_request as
 select
     request.*,
     request.logged_at - to_minutes(coalesce(shift.minutes, 0)) as counted_at,
+    (request.logged_at - to_minutes(coalesce(shift.minutes, 0)))::date as counted_day,
     date_trunc('hour', request.logged_at - to_minutes(coalesce(shift.minutes, 0)))::timestamp as counted_hour,
     coalesce(stray.workspace_id, request.workspace_id) as counted_workspace_id,
     stray.workspace_id as key_workspace_id,
@@ -54,6 +55,12 @@ group by all;
 
 create or replace view explained.request as
 with
+slot as (
+    select *, false as by_day from explained.hour_slot
+    union all
+    select slot_id, hour, day, workspace_id, model, service_tier, context_window, inference_geo, speed, true
+    from explained.slot
+),
 behind as (
     -- lines that cleaning took away, by the request that stands for them
     select finding.id as finding_id, true as known, removed.log, request.* exclude (log),
@@ -79,7 +86,7 @@ behind as (
         'counted at ' || strftime(counted_at, '%Y-%m-%dT%H:%M:%SZ')
     from explained.placed_request as request
     join explained.finding as finding on finding.reason = 'time_zone' and finding.log = request.log
-    where counted_at::date <> day
+    where counted_day <> day
     union all
     select finding.id, true, request.log, request.* exclude (log), null, null, 'its key belongs to ' || key_workspace_id
     from explained.placed_request as request
@@ -101,9 +108,10 @@ behind as (
         request.log, request.* exclude (log, tokens_here), null, null, null
     from explained.emptied_slot as emptied
     join explained.finding as finding on finding.id = emptied.finding_id
-    join explained.slot as slot on slot.slot_id = emptied.slot_id
+    join slot on slot.slot_id = emptied.slot_id
     join (select *, tokens as tokens_here from explained.placed_request) as request
-        on request.counted_hour = slot.hour and request.log = emptied.log
+        on request.counted_day = slot.day and (slot.by_day or request.counted_hour = slot.hour)
+        and request.log = emptied.log
         and request.counted_workspace_id is not distinct from slot.workspace_id and request.model = slot.model
         and request.service_tier = slot.service_tier and request.inference_geo = slot.inference_geo
         and request.speed = slot.speed
@@ -161,8 +169,8 @@ select
     amount_usd, recorded_usd::decimal(38, 12) as recorded_usd, note,
 from behind;
 
--- A shifted log over the hours of the day: as it was logged, with its clock set right, and as the provider counted the keys
--- (or workspaces) that it writes for.
+-- The output tokens of a shifted log over the hours of the day: as it was logged, with its clock set right, and as the
+-- provider counted the keys (or workspaces) that it writes for.
 create or replace table explained.curve as
 with
 naming as (
@@ -178,11 +186,11 @@ served as (
     join naming on naming.log = request.log
 ),
 told as (
-    select request.log, 'as_logged' as side, logged_at as counted_at, tokens
+    select request.log, 'as_logged' as side, logged_at as counted_at, output_tokens as tokens
     from explained.placed_request as request
     join naming on naming.log = request.log
     union all
-    select request.log, 'set_right', request.counted_at, tokens
+    select request.log, 'set_right', request.counted_at, output_tokens
     from explained.placed_request as request
     join naming on naming.log = request.log
     union all
@@ -191,6 +199,7 @@ told as (
     join served
         on served.model = known.model
         and if(served.names_keys, served.api_key_id = known.api_key_id, served.workspace_id = known.workspace_id)
+    where known.meter = 'output_tokens'
     union all
     -- what other logs hold of the same keys is not this one's
     select served.log, 'reported', other.hour, -other.quantity
@@ -198,7 +207,7 @@ told as (
     join served
         on served.log <> other.log and served.model = other.model
         and if(served.names_keys, served.api_key_id = other.api_key_id, served.workspace_id = other.workspace_id)
-    where other.meter <> 'web_search_requests'
+    where other.meter = 'output_tokens'
 ),
 hours as (
     select log, hour(counted_at)::integer as hour_of_day,
