@@ -54,7 +54,7 @@ def rule_title(rule: Rule, scope: Scope) -> str:
     if rule.workspace is not None:
         what += f" in {_called('the workspace', 'workspaces', rule.workspace, scope.workspaces)}"
     if rule.tag is not None:
-        what += f" in workspaces whose tag {rule.tag} names the cost center"
+        what += f" in workspaces that are tagged with the cost center ({rule.tag})"
     if rule.split_by is not None:
         what += f", by {rule.split_by.replace('label.', 'the label ').replace('_', ' ')}"
     if rule.from_on is not None:
