@@ -636,7 +636,7 @@ class Allocation(_Model):
                 path.pop()
                 order.append(n)
 
-        for n in reversed(range(len(self.shared))):
+        for n in range(len(self.shared)):
             follow(n)
         return order[::-1]
 

@@ -437,3 +437,154 @@ def test_the_schema_is_that_of_the_models(request):
     if request.config.getoption("--update-goldens", default=False):
         SCHEMA.write_text(fresh, encoding="utf-8")
     assert SCHEMA.read_text(encoding="utf-8") == fresh
+
+
+# Allocation: what no single value shows
+
+TWO_POOLS = COST_CENTERS + "  shared:\n    - {name: A, workspace: default, split: %s}\n    - {name: B, split: %s}\n"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "error"),
+    [
+        ("even", "even", "8: allocation.shared[1]: takes nothing: it has no workspace, and no rule or pool feeds it."),
+        (
+            "{B: 100}",
+            "{A: 50, CC-100: 50}",
+            "6: allocation.shared: A -> B -> A is a cycle, expected pools that feed only others. Cut it",
+        ),
+        ("{A: 50, B: 50}", "{CC-100: 100}", "6: allocation.shared: A -> A is a cycle"),
+        (
+            "proportional, among: [B]",
+            "{CC-100: 100}",
+            "7: allocation.shared[0].among[0]: got 'B', which allocation.cost_centers does not hold.",
+        ),
+        (
+            "{CC-100: 100}, among: [CC-100]",
+            "{CC-200: 100}",
+            "7: allocation.shared[0]: `among` and percentages both say",
+        ),
+        ("even, driver: x.csv", "even", "7: allocation.shared[0].driver: x.csv cannot be read (No such file"),
+        ("driver", "even", "7: allocation.shared[0]: `split: driver` and `driver: FILE` belong together."),
+    ],
+)
+def test_pools_that_cannot_be_split_are_refused(tmp_path, first, second, error):
+    """A cycle, a pool of nothing and two ways to say who receives are a line each."""
+    found = complaints(tmp_path, f"organization: X{TWO_POOLS % (first, second)}")
+    assert found[0].startswith(f"config.yaml:{error}"), found
+
+
+def test_a_pool_may_stand_where_a_cost_center_does(tmp_path):
+    """What feeds comes before what is fed, whatever their order in the file."""
+    later_first = TWO_POOLS.replace("name: A", "name: B").replace("name: B, split", "name: A, split")
+    for text in (TWO_POOLS % ("{B: 100}", "{CC-100: 100}"), later_first % ("{A: 9, CC-100: 91}", "{CC-100: 100}")):
+        assert load(tmp_path, f"organization: X{text}").allocation.pool_order() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("rule", "error"),
+    [
+        (
+            "{meter: output_token, to: CC-100}",
+            "rules[0].meter: got 'output_token', which can never match. Did you mean",
+        ),
+        ("{service_tier: fast, to: CC-100}", "rules[0].service_tier: got 'fast', which can never match. Write one of"),
+        ("{charge: no_key, api_key: x, to: CC-100}", "rules[0]: `charge: no_key` has no API key"),
+        (
+            "{charge: residual, split_by: log, to: {a: CC-100}}",
+            "rules[0]: `charge: residual` cannot be split by what was logged",
+        ),
+        ("{workspace: a, pool: P}", "rules[0].pool: got 'P', which is no pool"),
+        ("{workspace: a, pool: P, to: CC-100}", "rules[0]: `pool` takes all that the rule is for"),
+        (
+            "{workspace: a, split_by: label.team, to: {x: CC-100}}",
+            "rules[0].split_by: got 'label.team', a label that no log",
+        ),
+        ("{workspace: a, split_by: team, to: {x: CC-100}}", "rules[0].split_by: got 'team', must match pattern"),
+        ("{workspace: a, to: CC-100, unlabeled: CC-100}", "rules[0]: `unlabeled` belongs to a rule with split_by"),
+    ],
+)
+def test_a_rule_that_cannot_be_meant_is_refused(tmp_path, rule, error):
+    """What can never match, or says two things at once, is one line with its place."""
+    (line,) = complaints(tmp_path, f"organization: X{COST_CENTERS}  rules:\n    - {rule}\n")
+    assert line.startswith(f"config.yaml:7: allocation.{error}"), line
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        (
+            "cost_center,weight\n",
+            "heads.csv:1: got the columns cost_center, weight, expected from, cost_center",
+        ),
+        ("", "heads.csv:1: got the columns none"),
+        ("from,cost_center,weight\n", "heads.csv has no row"),
+        (
+            "from,cost_center,weight\n2026-10-01,CC-100,-1\n",
+            "heads.csv:2: weight: got '-1', expected a number",
+        ),
+        ("from,cost_center,weight\n2026-10-01,CC-100,nan\n", "heads.csv:2: weight: got 'nan'"),
+        ("from,cost_center,weight\n\n2026-13-01,CC-100,1\n", "heads.csv:3: from: got '2026-13-01', expected a day"),
+        ("from,cost_center,weight\n2026-10-01,CC-100\n", "heads.csv:2: got 2 columns, expected 3"),
+        ("from,cost_center,weight\n2026-10-01,CC-1,1\n", "heads.csv:2: got 'CC-1', which allocation.cost_centers does"),
+        (
+            "from,until,cost_center,weight\n2026-10-02,2026-10-02,CC-100,1\n",
+            "heads.csv:2: from 2026-10-02 must lie",
+        ),
+    ],
+)
+def test_a_mistake_in_a_drivers_file_names_file_line_and_value(tmp_path, text, error):
+    """The line of the config that names the file, then the file's own line."""
+    (tmp_path / "heads.csv").write_text(text)
+    pool = "{name: P, workspace: default, split: driver, driver: heads.csv}"
+    (line,) = complaints(tmp_path, f"organization: X{COST_CENTERS}  shared:\n    - {pool}\n")
+    assert line.startswith(f"config.yaml:7: allocation.shared[0].driver: {error}"), line
+
+
+def test_a_drivers_rows_are_part_of_the_digest(tmp_path):
+    """Another headcount is another input, also where the config's own text is the same."""
+    text = (
+        f"organization: X{COST_CENTERS}  shared:\n    - {{name: P, workspace: default, split: driver, driver: h.csv}}\n"
+    )
+    digests = []
+    for weight in ("1", "1", "2"):
+        (tmp_path / "h.csv").write_text(f"from,cost_center,weight\n2026-10-01,CC-100,{weight}\n")
+        digests.append(config_digest(load(tmp_path, text)))
+    assert digests[0] == digests[1] != digests[2]
+
+
+@pytest.mark.parametrize(
+    ("budgets", "error"),
+    [
+        ("[{cost_center: CC-9, period: 2026, amount_usd: 1}]", "budgets[0].cost_center: got 'CC-9', which allocation."),
+        ("[{cost_center: CC-100, period: 26, amount_usd: 1}]", "budgets[0].period: got 26, expected a month or a year"),
+        (
+            "[{cost_center: CC-100, period: 2026-13, amount_usd: 1}]",
+            "budgets[0].period: got '2026-13', expected a month",
+        ),
+        (
+            "[{cost_center: CC-100, period: 2026, amount_usd: -1}]",
+            "budgets[0].amount_usd: got -1, must be greater than",
+        ),
+        (
+            "[{cost_center: CC-100, period: 2026-10, amount_usd: 1},"
+            " {cost_center: CC-100, period: 2026, amount_usd: 9}]",
+            "budgets[1].period: 'CC-100' has a budget for 2026-10 in budgets[0] too. Keep a yearly amount, or monthly",
+        ),
+    ],
+)
+def test_a_budget_is_of_one_cost_center_and_one_time(tmp_path, budgets, error):
+    """A year's amount and a month's do not stand side by side, and nobody has two of one."""
+    (line,) = complaints(tmp_path, f"organization: X{COST_CENTERS}budgets: {budgets}\n")
+    assert line.startswith(f"config.yaml:6: {error}"), line
+
+
+def test_an_error_in_a_rule_names_its_line(tmp_path):
+    """What only a month's data shows is told with the file's line too; a warning without: lines are no input."""
+    allocation = load(
+        tmp_path, f"organization: X{COST_CENTERS}  rules:\n    - {{workspace: a, to: CC-100}}\n"
+    ).allocation
+    assert allocation.place("rules", 0, "workspace").endswith("config.yaml:7: allocation.rules[0].workspace")
+    assert allocation.key("rules", 0) == "config.yaml: allocation.rules[0]"
+    (tmp_path / "config.yaml").unlink()
+    assert allocation.place("rules", 0) == "allocation.rules[0]"
