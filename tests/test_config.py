@@ -567,8 +567,10 @@ def test_a_drivers_rows_are_part_of_the_digest(tmp_path):
             "budgets[0].amount_usd: got -1, must be greater than",
         ),
         (
-            "[{cost_center: CC-100, period: 2026-10, amount_usd: 1},"
-            " {cost_center: CC-100, period: 2026, amount_usd: 9}]",
+            (
+                "[{cost_center: CC-100, period: 2026-10, amount_usd: 1},"
+                " {cost_center: CC-100, period: 2026, amount_usd: 9}]"
+            ),
             "budgets[1].period: 'CC-100' has a budget for 2026-10 in budgets[0] too. Keep a yearly amount, or monthly",
         ),
     ],
