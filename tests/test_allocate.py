@@ -1364,10 +1364,10 @@ def test_rules_that_matched_nothing_are_named_unless_their_time_is_over(connecti
         ),
         (
             "rules",
-            {"workspace": "Search", "api_key": "apikey_x", "to": "CC-100"},
+            {"workspace": "Search", "api_key": "serach-prod", "to": "CC-100"},
             (
-                "allocation.rules[0].api_key: got 'apikey_x', the id or name of no API key of 2026-10: it can never"
-                " Write one of ads-prod, search-prod, search-test"
+                "allocation.rules[0].api_key: got 'serach-prod', the id or name of no API key of 2026-10: it can never"
+                " match. Did you mean `search-prod`?"
             ),
         ),
         (

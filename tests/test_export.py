@@ -101,7 +101,7 @@ def bytes_of_files(folder):
 
 def test_parquet_keeps_types_and_rows(home, tmp_path):
     """Amounts are decimals, quantities BIGINT, nothing became a double but the ratios, and no row is lost."""
-    ratios = {"capture_rate", "difference_share", "billed_rate", "share"}
+    ratios = {"capture_rate", "difference_share", "billed_rate", "share", "cache_hit_rate"}
     with ledger.reading(home / "var" / "ledger" / "2026-10.r1.duckdb") as connection:
         files = export(connection, "parquet", tmp_path, load_config(home / "config.yaml")).files
         for path in files:

@@ -16,8 +16,8 @@ from reconcile.errors import ConfigError
 def refuse(allocation: Allocation, scope: Scope) -> None:
     """Raise ``ConfigError`` for the first rule of the month that can never match: a name that nobody has, or a shadow.
 
-    A pattern with a wildcard may match another month, and a pool behind rules that take all of it costs nobody
-    anything: these are warnings.
+    A pattern with a wildcard, or the id of a workspace or key that is not there, may match another month, and a pool
+    behind rules that take all of it costs nobody anything: these are warnings.
     """
     selections: list[tuple[str, int, Rule | Pool]] = [
         *(("rules", n, rule) for n, rule in enumerate(allocation.rules)),
@@ -31,7 +31,8 @@ def refuse(allocation: Allocation, scope: Scope) -> None:
             ("workspace", "workspace", selection.workspace, scope.workspaces),
             ("api_key", "API key", keyed, scope.api_keys),
         ):
-            if pattern is not None and "*" not in pattern and not matching(pattern, names):
+            spelled = pattern is not None and "*" not in pattern and not pattern.startswith(("wrkspc_", "apikey_"))
+            if pattern is not None and spelled and not matching(pattern, names):
                 raise ConfigError(
                     allocation.place(section, n, key),
                     f"got {pattern!r}, the id or name of no {noun} of {scope.period}: it can never match",
