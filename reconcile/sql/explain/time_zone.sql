@@ -1,5 +1,5 @@
 -- A log whose clock is off by a constant number of hours.
--- Rule: shift the log's output tokens (which no other confusion touches) by every half hour from -12 to +14 hours against
+-- Rule: shift the log's output tokens (which no other confusion touches; a log without any: its input) by every half hour from -12 to +14 hours against
 --   the hourly usage of the keys that it names (or of the workspaces that it writes for) and take the shift that leaves the
 --   least. Claimed when at least 10 requests can tell, less than half of the tokens stands in hours that agree, the shift
 --   takes away at least 60 % of what does not (a log that is only late keeps about half of it), and then a quarter of the
@@ -9,7 +9,8 @@
 create or replace table explained.shift_score as
 with
 naming as (
-    select log, count(*) as requests, 100 * count(api_key_id) >= 95 * count(*) as names_keys
+    select log, count(*) as requests, 100 * count(api_key_id) >= 95 * count(*) as names_keys,
+        sum(output_tokens) > 0 as by_output,
     from source.request
     group by log
 ),
@@ -20,7 +21,10 @@ logged as (
         case when not naming.names_keys then request.workspace_id end as workspace_id,
         request.model,
         case when naming.names_keys then request.api_key_id end as api_key_id,
-        sum(output_tokens)::bigint as tokens,
+        naming.by_output,
+        sum(
+            if(naming.by_output, output_tokens, uncached_input_tokens + cache_write_5m + cache_write_1h + cache_read_input_tokens)
+        )::bigint as tokens,
     from source.request as request
     join naming on naming.log = request.log
     where naming.requests >= 10
@@ -28,7 +32,7 @@ logged as (
 ),
 series as (
     select row_number() over (order by log, workspace_id, model, api_key_id) as series_id, *
-    from (select distinct log, workspace_id, model, api_key_id from logged)
+    from (select distinct log, workspace_id, model, api_key_id, by_output from logged)
 ),
 span as (
     select start_on::timestamp as from_at, least(through_on::timestamp + interval 24 hour, last.hour + interval 1 hour) as until_at
@@ -40,14 +44,14 @@ target as (
         select series.series_id, known.hour, known.quantity as tokens
         from explained.known as known
         join series on series.model = known.model and series.api_key_id = known.api_key_id
-        where known.meter = 'output_tokens'
+        where known.meter <> 'web_search_requests' and (known.meter = 'output_tokens') = series.by_output
         union all
         select series.series_id, known.hour, known.quantity
         from explained.known as known
         join series
             on series.model = known.model and series.api_key_id is null
             and series.workspace_id is not distinct from known.workspace_id
-        where known.meter = 'output_tokens'
+        where known.meter <> 'web_search_requests' and (known.meter = 'output_tokens') = series.by_output
         union all
         -- what other logs hold of the same series
         select series.series_id, other.hour, -other.quantity
@@ -56,7 +60,7 @@ target as (
             on series.log <> other.log and series.model = other.model
             and (series.api_key_id = other.api_key_id
                 or (series.api_key_id is null and series.workspace_id is not distinct from other.workspace_id))
-        where other.meter = 'output_tokens'
+        where other.meter <> 'web_search_requests' and (other.meter = 'output_tokens') = series.by_output
     ) as part
     join series on series.series_id = part.series_id
     cross join span
