@@ -93,7 +93,7 @@ LINES = st.lists(
     min_size=2, max_size=12,
 )  # fmt: skip
 SHOWN = {
-    "source.request": "* exclude (origin)",
+    "source.request": "*",
     "source.removed": "*",
     "source.default_used": "*",
     "source.key_named": "*",

@@ -302,9 +302,14 @@ def _describe_logs(connection: duckdb.DuckDBPyConnection, logs: Sequence[LogFile
             from log_count group by log
         ) as counted on counted.log = log_file.log
         left join (
-            select log, count(*) as requests, min(logged_at) as first_at, max(logged_at) as last_at
-            from source.request
-            group by log
+            select origin.log, sum(requests) as requests, min(first_at) as first_at, max(last_at) as last_at
+            from (
+                select origin, count(*) as requests, min(logged_at) as first_at, max(logged_at) as last_at
+                from source.request_row
+                group by origin
+            ) as row
+            join source.origin as origin on origin.origin = row.origin
+            group by origin.log
         ) as kept on kept.log = log_file.log
         order by log_file.position
     """)

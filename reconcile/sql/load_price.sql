@@ -1,7 +1,7 @@
 -- Value every request and every line that cleaning takes away, at the price book of its day.
 -- Grain: as said at each table. Reads: event, repeated_line, finished_rank, fold, second_log, copy_of, standing, kept,
---   place, price_day (all temporary), source.run, origin. Writes: source.request, removed, removed_request, iteration,
---   default_used.
+--   place, price_day (all temporary), source.run, origin, usage, billed. Writes:
+--   source.request_row, request, removed, removed_request, iteration, default_used.
 
 create or replace temp macro cache_1h(total, w5, w1) as
     case when w5 is null and w1 is null then 0 else least(coalesce(w1, 0), coalesce(total, coalesce(w5, 0) + coalesce(w1, 0))) end;
@@ -51,41 +51,30 @@ left join price_day as price
     on price.day = counted.logged_at::date
     and price.grain = if(uncached_input_tokens + written + cache_read_input_tokens > 200000, place.long_grain, place.grain);
 
-create or replace table source.request as
+-- A request is kept as what is its own, and the number of its origin. The view puts both together.
+create or replace table source.request_row as
 select
-    request_id,
-    log,
-    logged_at,
-    day,
-    date_trunc('hour', logged_at)::timestamp as hour,
-    workspace_id,
-    model,
-    service_tier,
-    if(long_context, '200k-1M', '0-200k') as context_window,
-    inference_geo,
-    speed,
-    api_key_id,
-    labels,
-    uncached_input_tokens,
-    written - cache_write_1h as cache_write_5m,
-    cache_write_1h,
-    cache_read_input_tokens,
-    output_tokens,
-    web_search_requests,
-    over_step,
-    cost_usd as own_cost_usd,
+    request_id, origin, logged_at, long_context, uncached_input_tokens, written - cache_write_1h as cache_write_5m,
+    cache_write_1h, cache_read_input_tokens, output_tokens, web_search_requests, over_step, cost_usd as own_cost_usd,
     book(
         request, uncached_input_tokens, written - cache_write_1h, cache_write_1h, cache_read_input_tokens, output_tokens,
         web_search_requests, over_step
     ) as recorded_usd,
-    status,
-    biller,
-    cut,
-    coalesce(day between run.start_on and run.through_on, false) as in_period,
-    origin,
+    status, cut, coalesce(day between run.start_on and run.through_on, false) as in_period,
     coalesce(split_defaulted, false) as split_defaulted,
 from priced('kept') as request
 cross join source.run as run;
+
+create or replace view source.request as
+select
+    request.request_id, origin.log, request.logged_at, request.logged_at::date as day,
+    date_trunc('hour', request.logged_at)::timestamp as hour, origin.workspace_id, origin.model, origin.service_tier,
+    if(request.long_context, '200k-1M', '0-200k') as context_window, origin.inference_geo, origin.speed,
+    origin.api_key_id, origin.labels, request.uncached_input_tokens, request.cache_write_5m, request.cache_write_1h,
+    request.cache_read_input_tokens, request.output_tokens, request.web_search_requests, request.over_step,
+    request.own_cost_usd, request.recorded_usd, request.status, origin.biller, request.cut, request.in_period,
+from source.request_row as request
+join source.origin as origin on origin.origin = request.origin;
 
 -- What a line of a repeated id said that it cost: its own figure, or its quantities at the book, at the dimensions,
 -- the day and the TTL split of the request that stands for it.
@@ -163,9 +152,9 @@ by_stream as (
     having sum(logged_usd) <> any_value(kept_usd) or sum(line_tokens) <> any_value(kept_tokens)
 ),
 own_price as (
-    select 'app_price' as reason, origin, day, context_window = '200k-1M' as long_context,
+    select 'app_price' as reason, origin, logged_at::date as day, long_context,
         own_cost_usd - coalesce(recorded_usd, 0) as logged_usd,
-    from source.request
+    from source.request_row
     where own_cost_usd <> coalesce(recorded_usd, 0)
 ),
 every_one as (
@@ -273,7 +262,7 @@ where counter.quantity > 0;
 
 create or replace table source.default_used as
 with counted as (
-    select origin, split_defaulted, count(*) as requests from source.request group by all
+    select origin, split_defaulted, count(*) as requests from source.request_row group by all
 ),
 named as (
     select place.log, unnest(place.defaulted) as field, counted.requests
@@ -292,7 +281,9 @@ delete from source.price
 where model is not null and not exists (
     select 1
     from (
-        select distinct model, service_tier, context_window, inference_geo, speed from source.request
+        select distinct model, service_tier, if(long_context, '200k-1M', '0-200k') as context_window, inference_geo, speed
+        from (select distinct origin, long_context from source.request_row) as row
+        join place on place.origin = row.origin
         union
         select model, service_tier, context_window, inference_geo, speed from source.usage where model is not null
         union
