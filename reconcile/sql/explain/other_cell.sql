@@ -64,7 +64,9 @@ netted as (
 ),
 judged as (
     select *,
-        tokens = over_tokens and tokens = under_tokens and (over_meters > 1 or tokens >= 100) as exact,
+        -- one meter alone tells less, and over a day nothing
+        tokens = over_tokens and tokens = under_tokens
+            and (over_meters > 1 or (tokens >= 100 and (select dimension <> 'day' from explained.relaxed))) as exact,
         (tokens = over_tokens and over_meters > 1) or (tokens = under_tokens and under_meters > 1)
             or (searches > 0 and tokens = searches) as in_part,
     from netted
