@@ -51,6 +51,14 @@ def mixed(seed: int, largest: int) -> Measured:
     return _measured("mixed", seed, Variety(requests=int(SMALLEST * (largest / SMALLEST) ** size)))
 
 
+def hard(seed: int, largest: int) -> Measured:
+    """As mixed, with what nobody can tell apart: a clock that is off and a lag of hours in one log."""
+    size = random.Random(f"size/{seed}").random()  # noqa: S311 - a seed, no secret
+    return _measured(
+        "hard", seed, Variety(requests=int(SMALLEST * (largest / SMALLEST) ** size), hard=True, density=0.6)
+    )
+
+
 def clean(seed: int, largest: int) -> Measured:
     """Nothing is planted."""
     return _measured("clean", seed, Variety(requests=min(largest, 5 * SMALLEST), plants=frozenset()))
@@ -170,26 +178,23 @@ def page(found: Sequence[Measured], command: str) -> Iterator[str]:
     yield "| --- | --- | --- |"
     for claim in claims(found):
         yield f"| {claim.sentence} | {claim.found} | {'holds' if claim.holds else '**does not hold**'} |"
-    mixes = _scored(found, "mixed")
-    if not mixes:
-        return
-    errors = [one.error for _, one in mixes]
-    sizes = [measured.requests for measured in found if measured.part == "mixed" and measured.score]
-    seeds = [seed for seed, _ in mixes]
+    for part, kind in (("mixed", "mixed organizations"), ("hard", "organizations in which clocks and lags meet")):
+        those = [measured for measured in found if measured.part == part and measured.score]
+        if those:
+            yield ""
+            yield _distribution(kind, those)
     yield ""
-    yield (
-        f"Attribution error of {len(mixes)} mixed organizations ({min(sizes):,} to {max(sizes):,} requests, seeds"
-        f" {min(seeds)} to {max(seeds)}): "
-        + ", ".join(
-            f"{name} {percent(quantile(errors, share))}"
-            for name, share in (
-                ("a quarter up to", 0.25), ("half", 0.5), ("three quarters", 0.75), ("nine tenths", 0.9), ("worst", 1.0)
-            )
-        )
-        + "."
-    )  # fmt: skip
-    yield ""
-    yield from _by_reason([one for _, one in mixes])
+    yield from _by_reason([one for _, one in _scored(found, "mixed")])
+
+
+def _distribution(kind: str, those: Sequence[Measured]) -> str:
+    errors = [measured.score.error for measured in those if measured.score]
+    seeds, sizes = [measured.seed for measured in those], [measured.requests for measured in those]
+    steps = (("a quarter up to", 0.25), ("half", 0.5), ("three quarters", 0.75), ("nine tenths", 0.9), ("worst", 1.0))
+    return (
+        f"Attribution error of {len(those)} {kind} ({min(sizes):,} to {max(sizes):,} requests, seeds {min(seeds)} to"
+        f" {max(seeds)}): " + ", ".join(f"{name} {percent(quantile(errors, share))}" for name, share in steps) + "."
+    )
 
 
 def _by_reason(scores: Sequence[Score]) -> Iterator[str]:
@@ -215,6 +220,7 @@ def _jobs(options: argparse.Namespace) -> Iterator[Job]:
     for minutes in OFFSETS if options.seeds >= len(OFFSETS) else OFFSETS[:: -(-len(OFFSETS) // max(1, options.seeds))]:
         yield clocks, minutes, options.largest
     for seed in range(options.first, options.first + max(1, options.seeds // 5)):
+        yield hard, seed, options.largest
         yield clean, seed, options.largest
     for seed in range(options.first, options.first + max(1, options.seeds // 20)):
         yield shuffled, seed, options.largest
@@ -246,7 +252,7 @@ def _write(path: Path, lines: Iterable[str]) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, and write the page where asked."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--seeds", type=int, default=100, help="mixed organizations; a fifth as many clean ones")
+    parser.add_argument("--seeds", type=int, default=100, help="mixed organizations; a fifth as many hard and clean")
     parser.add_argument("--first", type=int, default=1, help="the first seed")
     parser.add_argument("--largest", type=int, default=200_000, help="requests of the largest organization")
     parser.add_argument("--write", type=Path, help="the page whose measured part is renewed")

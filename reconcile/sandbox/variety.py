@@ -39,7 +39,8 @@ class Variety:
     ``plants`` are the reasons that may be planted, each with the chance ``density`` (the seed's own if None). ``noise``
     is the largest share of lines that are lost, and of lines too many, in every log. ``start_stamps`` is the chance of
     a log to stamp when a request began rather than when it was done. ``clocks`` are logs' clocks that are off, in
-    minutes: one for every second log.
+    minutes: one for every second log. ``hard`` lets what nobody can tell apart meet: a clock that is off in a log that
+    also stamps hours early or late.
     """
 
     period: Period | None = None
@@ -49,6 +50,7 @@ class Variety:
     noise: float = 0.004
     start_stamps: float = 0.4
     clocks: tuple[int, ...] = ()
+    hard: bool = False
 
 
 def drawn(seed: int, variety: Variety | None = None) -> Scenario:
@@ -255,8 +257,9 @@ class _Draw:
     # What goes wrong where
 
     def _placements(self) -> Iterator[Placement]:
-        yield from self._clocks()
-        yield from self._stamps()
+        clocks = tuple(self._clocks())
+        yield from clocks
+        yield from self._stamps({place.log for place in clocks})
         for plant, draw in (
             ("cache_inclusive", self._cache_inclusive),
             ("cache_ttl", self._cache_ttl),
@@ -294,14 +297,14 @@ class _Draw:
                 minutes = near if self._happens(0.5) else self._random.choice(_OFFSETS)
                 yield Placement("time_zone", log=logged_by.name, strength=minutes / 60)
 
-    def _stamps(self) -> Iterator[Placement]:
-        """At most one way of stamping a log."""
+    def _stamps(self, clocked: set[str | None]) -> Iterator[Placement]:
+        """At most one way of stamping a log; ``clocked`` are those whose clock is off."""
         chosen = {logged_by.name for logged_by in self._some_logs(2)} if self._has("cutoff") else set()
         for logged_by in self._used_logs():
             starts = self._happens(self._variety.start_stamps) and "cutoff" in self._variety.plants
             hours = self._random.choice((1, 6, 24))
             way = self._random.choice(("submission", "submission", "day", "fetched"))
-            if logged_by.name in chosen:
+            if logged_by.name in chosen and (self._variety.hard or logged_by.name not in clocked):
                 seconds = {"submission": (60, 14_400), "day": (600, 80_000), "fetched": (hours * 3600, 900)}[way]
                 yield Placement("cutoff", log=logged_by.name, strength=1.0, variant=way, seconds=seconds)
             elif starts:
