@@ -189,6 +189,7 @@ GOOD = jsonl([line("2026-10-05T10:00:00Z", "good", usage=tokens(5))])
     ("bad", "why"),
     [
         ('{"request_id": "b\xff"}', "is not one JSON object"),
+        ("\xef\xbb\xbf" + GOOD.strip(), "begins with a byte order mark: write the file as UTF-8 without one"),
         ("\0\0\0", "is not one JSON object"),
         ('{"request_id": "a\0b", "model": "m"}', "is not one JSON object"),
         ("[1, 2]", "is not one JSON object"),
@@ -209,7 +210,7 @@ GOOD = jsonl([line("2026-10-05T10:00:00Z", "good", usage=tokens(5))])
 def test_a_broken_line_among_good_ones(tmp_path, bad, why):
     """Whatever a line is, it is counted with its number, and the lines around it are read."""
     (tmp_path / "log.jsonl").write_bytes(
-        (GOOD + "\n  \n" + bad + "\n" + GOOD.replace("good", "last")).encode("latin-1")
+        (GOOD + "\n\t \n" + bad + "\n" + GOOD.replace("good", "last")).encode("latin-1")
     )
     with loaded(tmp_path) as ledger:
         assert rejected(ledger) == [("log.jsonl", 4, why)]

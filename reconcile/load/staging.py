@@ -11,7 +11,7 @@ import duckdb
 from reconcile.config import RequestLog
 from reconcile.errors import SourceError
 from reconcile.load import messages, requests
-from reconcile.load.csv_files import CsvFiles, broken_records, by_header
+from reconcile.load.csv_files import BYTE_ORDER_MARK, CsvFiles, broken_records, by_header
 from reconcile.load.lines import MAX_LINE, USUAL_LINE, literal, raw_lines
 from reconcile.period import Period
 
@@ -273,7 +273,9 @@ def _name_rejected(
             select row_number() over () as position, why from ({typed})
         """)
         if file.endswith(".parquet"):
-            connection.execute("create or replace temp table record as select position as line, position from numbered")
+            connection.execute(
+                "create or replace temp table record as select position as line, position, null as why from numbered"
+            )
         else:
             connection.execute(f"create or replace temp table record as {_records(file, broken, bool(batch.table))}")
         connection.executemany(
@@ -281,7 +283,8 @@ def _name_rejected(
         )
         connection.execute(f"""
             insert into source.rejected
-            select {literal(batch.log.name)}, {literal(Path(file).name)}, record.line, numbered.why
+            select {literal(batch.log.name)}, {literal(Path(file).name)}, record.line,
+                coalesce(record.why, numbered.why)
             from numbered
             left join record on record.position = numbered.position
             where numbered.why is not null
@@ -301,8 +304,10 @@ def _records(file: str, broken: Sequence[tuple[str, int, str]], is_csv: bool) ->
     """
     if not is_csv:
         return f"""
-            select line, row_number() over (order by line) as position
-            from {raw_lines(file)} where trim(coalesce(text, '')) <> ''
+            select line, row_number() over (order by line) as position,
+                case when starts_with(text, {literal(BYTE_ORDER_MARK)})
+                    then 'begins with a byte order mark: write the file as UTF-8 without one' end as why,
+            from {raw_lines(file)} where regexp_matches(text, '\\S')
         """
     left_out = ", ".join(str(record) for _, record, _ in broken) or "0"
     return f"""
@@ -319,9 +324,9 @@ def _records(file: str, broken: Sequence[tuple[str, int, str]], is_csv: bool) ->
             from quoted
             where (quotes - own_quotes) % 2 = 0
         )
-        select line, -record as position from record where record in ({left_out})
+        select line, -record as position, null as why from record where record in ({left_out})
         union all
-        select line, row_number() over (order by line)
+        select line, row_number() over (order by line), null
         from record
         where text <> '' and record > 1 and record not in ({left_out})
     """
