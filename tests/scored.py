@@ -36,6 +36,9 @@ EXACT = (
 )
 """Reasons that must be found to the last decimal."""
 
+TELLING = 10
+"""Requests that a log must hold before its clock can be judged."""
+
 PUBLIC = ("summary", "cell", "usage", "bridge", "discrepancy", "allocation", "chargeback")
 """The views of the ledger that others build on."""
 
@@ -44,7 +47,7 @@ PUBLIC = ("summary", "cell", "usage", "bridge", "discrepancy", "allocation", "ch
 class Score:
     """What the bridge says of one organization, beside the truth; amounts in USD by reason.
 
-    ``clocks`` are the minutes by which the logs' clocks were set off, ``shifts`` those that were found.
+    ``clocks`` are the minutes by which the clocks of logs with enough requests are off, ``shifts`` those found.
     """
 
     planted: Mapping[str, Decimal]
@@ -188,6 +191,7 @@ def score(sandbox: Sandbox) -> Score:
         assert not untied(planted, bridge), untied(planted, bridge)
         findings = connection.execute("select count(*) from report.discrepancy").fetchall()[0][0]
         shifts = dict(connection.execute("select log, minutes from explained.shift order by log").fetchall())
+        requests = dict(connection.execute("select log, requests from source.log").fetchall())
     return Score(
         planted=dict(planted),
         found={row["reason"]: row["amount_usd"] for row in bridge if row["kind"] == "step"},
@@ -197,7 +201,7 @@ def score(sandbox: Sandbox) -> Score:
         clocks={
             place.log: round(60 * (place.strength or 0))
             for place in sandbox.scenario.organization.placements
-            if place.plant == "time_zone" and place.log is not None
+            if place.plant == "time_zone" and place.log is not None and requests[place.log] >= TELLING
         },
         shifts=shifts,
         seconds=time.perf_counter() - began,
