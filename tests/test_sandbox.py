@@ -15,7 +15,7 @@ import pytest
 from reconcile.config import load_config
 from reconcile.errors import ConfigError
 from reconcile.period import Period
-from reconcile.sandbox import PLANTS, Sandbox, Scenario
+from reconcile.sandbox import PLANTS, Sandbox, Scenario, Variety, drawn
 from reconcile.sandbox.organization import API_KEYS, LOGS, RESEARCH, WORKSPACES
 from reconcile.sandbox.rates import day_number, long_over
 from reconcile.sandbox.rates import rates as own_rates
@@ -456,3 +456,79 @@ def test_write(tmp_path, everything):
     written = json.loads((tmp_path / "truth.json").read_text())
     assert [set(planted) for planted in written[:1]] == [{"reason", "place", "requests", "quantity", "amount_usd"}]
     assert len(written) == len(everything.truth)
+
+
+# Organizations that are drawn
+
+
+def test_a_seed_draws_one_organization():
+    """The same seed draws the same organization and files, another seed another one."""
+    first, second, other = (drawn(seed, Variety(requests=600)) for seed in (5, 5, 6))
+    assert first == second
+    assert first.organization != other.organization
+    assert Sandbox.build(first).files == Sandbox.build(second).files
+
+
+def test_drawn_organizations_are_of_every_shape():
+    """Over some seeds every plant is placed that can be, in several variants, and logs lack what logs lack."""
+    organizations = [drawn(seed).organization for seed in range(80)]
+    logs = [log for organization in organizations for log in organization.logs]
+    assert {(log.names_key, log.names_workspace) for log in logs} == {
+        (a, b) for a in (True, False) for b in (True, False)
+    }
+    assert all(log.workspace for log in logs if not log.names_key and not log.names_workspace)
+    assert any(log.own_cost for log in logs)
+    sizes = [len(organization.workspaces) for organization in organizations]
+    assert min(sizes) < 4 < 20 < max(sizes)
+    placed: dict[str, set] = defaultdict(set)
+    for organization in organizations:
+        for place in organization.placements:
+            placed[place.plant].add((place.variant, place.value))
+    without_a_place = {"unlogged_key", "no_key", "price_interval", "unpriced", "code_execution", "session_usage"}
+    assert set(PLANTS) - set(placed) == without_a_place
+    assert {variant for variant, _ in placed["cutoff"]} == {"start", "submission", "day", "fetched"}
+    assert {variant for variant, _ in placed["cache_ttl"]} == {"missing", "exchanged"}
+    assert {variant for variant, _ in placed["unreported"]} == {"", "plain", "bedrock"}
+    exists_for = {source.exists_for for organization in organizations for source in organization.sources}
+    assert exists_for == {None, "unlogged_key", "no_key", "unpriced"}
+
+
+def test_nothing_is_planted_where_no_plant_is_allowed():
+    """A drawn organization without plants has no truth, whatever its shape."""
+    for seed in (1, 2, 3):
+        assert Sandbox.build(drawn(seed, Variety(requests=600, plants=frozenset()))).truth == ()
+
+
+def test_a_key_that_no_line_names_is_unlogged_where_lines_name_no_keys():
+    """Usage of a silent key is `unlogged_key` only where 95 % of the workspace's recorded tokens name their key."""
+    reasons = set()
+    for seed in range(40):
+        scenario = drawn(seed, Variety(requests=800, plants=frozenset({"unlogged_key"}), density=1.0))
+        named = {log.name: log.names_key for log in scenario.organization.logs}
+        for source in scenario.organization.sources:
+            if source.exists_for is None:
+                continue
+            beside = [
+                other for other in scenario.organization.sources if other.workspace is source.workspace and other.log
+            ]
+            keys = {other.key for other in beside if named[other.log]}
+            if source.key not in keys and len({named[other.log] for other in beside}) == 1:
+                expected = "unlogged_key" if named[beside[0].log] else "unlogged"
+                planted = {p.reason for p in Sandbox.build(scenario).truth if f"api_key_id={source.key.id}" in p.place}
+                assert planted <= {expected}
+                reasons |= planted
+        if len(reasons) == 2:
+            break
+    assert reasons == {"unlogged_key", "unlogged"}
+
+
+def test_answers_without_a_server(everything):
+    """What the server would send can be asked for without it, refusals included."""
+    answers = everything.answers()
+    headers = {"x-api-key": everything.key, "anthropic-version": "2023-06-01"}
+    status, body = answers("/v1/organizations/me", headers)
+    assert status == 200
+    assert json.loads(body)["type"] == "organization"
+    status, body = answers("/v1/organizations/cost_report?limit=99", headers)
+    assert status == 400
+    assert json.loads(body)["error"]["type"] == "invalid_request_error"
