@@ -183,8 +183,17 @@ def page(found: Sequence[Measured], command: str) -> Iterator[str]:
         if those:
             yield ""
             yield _distribution(kind, those)
+    mixes = [one for _, one in _scored(found, "mixed")]
+    if not mixes:
+        return
+    planted_usd, found_usd = (sum((one.misplaced_usd[side] for one in mixes), NOTHING) for side in (0, 1))
     yield ""
-    yield from _by_reason([one for _, one in _scored(found, "mixed")])
+    yield (
+        f"Booked on another workspace, which nets to nothing over them: ${planted_usd:,.2f} planted,"
+        f" ${found_usd:,.2f} found there by `workspace`."
+    )
+    yield ""
+    yield from _by_reason(mixes)
 
 
 def _distribution(kind: str, those: Sequence[Measured]) -> str:
@@ -236,6 +245,9 @@ def _told(measured: Measured) -> str:
         planted_usd, found_usd = (side.get(reason, NOTHING) for side in (found.planted, found.found))
         if abs(found_usd - planted_usd) * 1000 > found.planted_absolute_usd:
             lines.append(f"    {reason:16} planted {planted_usd:14.4f} found {found_usd:14.4f}")
+    planted_usd, found_usd = found.misplaced_usd
+    if planted_usd or found_usd:
+        lines.append(f"    misplaced        planted {planted_usd:14.4f} found {found_usd:14.4f}")
     if dict(found.shifts) != dict(found.clocks):
         lines.append(f"    clocks {dict(found.clocks)} found {dict(found.shifts)}")
     if found.inexact or found.not_planted:

@@ -47,13 +47,15 @@ PUBLIC = ("summary", "cell", "usage", "bridge", "discrepancy", "allocation", "ch
 class Score:
     """What the bridge says of one organization, beside the truth; amounts in USD by reason.
 
-    ``clocks`` are the minutes by which the clocks of logs with enough requests are off, ``shifts`` those found.
+    ``misplaced_usd`` is what was booked on another workspace, planted and found: it nets to nothing. ``clocks`` are
+    the minutes by which the clocks of logs with enough requests are off, ``shifts`` those found.
     """
 
     planted: Mapping[str, Decimal]
     found: Mapping[str, Decimal]
     planted_absolute_usd: Decimal
     billed_usd: Decimal
+    misplaced_usd: tuple[Decimal, Decimal]
     findings: int
     clocks: Mapping[str, int]
     shifts: Mapping[str, int]
@@ -189,6 +191,8 @@ def score(sandbox: Sandbox) -> Score:
         bridge = ledger.rows(connection, "select * from report.bridge order by position")
         (billed_usd,) = (row["running_usd"] for row in bridge if row["reason"] == "billed")
         assert not untied(planted, bridge), untied(planted, bridge)
+        misplaced = "select coalesce(sum(moved_usd), 0) from report.discrepancy where reason = 'workspace'"
+        misplaced_usd = connection.execute(misplaced).fetchall()[0][0]
         findings = connection.execute("select count(*) from report.discrepancy").fetchall()[0][0]
         shifts = dict(connection.execute("select log, minutes from explained.shift order by log").fetchall())
         requests = dict(connection.execute("select log, requests from source.log").fetchall())
@@ -197,6 +201,7 @@ def score(sandbox: Sandbox) -> Score:
         found={row["reason"]: row["amount_usd"] for row in bridge if row["kind"] == "step"},
         planted_absolute_usd=sum((abs(amount_usd) for amount_usd in planted.values()), NOTHING),
         billed_usd=billed_usd,
+        misplaced_usd=(Decimal(sandbox.moved_usd.get("workspace", 0)), misplaced_usd),
         findings=findings,
         clocks={
             place.log: round(60 * (place.strength or 0))

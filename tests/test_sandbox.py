@@ -479,7 +479,8 @@ def test_drawn_organizations_are_of_every_shape():
     assert all(log.workspace for log in logs if not log.names_key and not log.names_workspace)
     assert any(log.own_cost for log in logs)
     sizes = [len(organization.workspaces) for organization in organizations]
-    assert min(sizes) < 4 < 20 < max(sizes)
+    assert min(sizes) <= 3
+    assert max(sizes) >= 20
     placed: dict[str, set] = defaultdict(set)
     for organization in organizations:
         for place in organization.placements:

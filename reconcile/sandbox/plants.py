@@ -119,6 +119,7 @@ class Truth:
         self._entries: dict[tuple[str, str], list[int | None]] = {}
         self._silent: dict[tuple[str, str], list[int]] = {}
         self._named: dict[str, list[int]] = {}
+        self._moved: dict[str, int] = {}
         self.excess: dict[Cell, dict[tuple[str, str], list[int]]] = {}
 
     def covers(self, day: int) -> bool:
@@ -135,15 +136,17 @@ class Truth:
 
     def move(self, reason: str, place: str, reported: Iterable[Part], recorded: Iterable[Part]) -> None:
         """Book one request whose sides differ: the days outside the period count on neither side."""
-        requests = quantity = pico_usd = 0
-        for sign, side in ((1, reported), (-1, recorded)):
+        requests = quantity = 0
+        values = [0, 0]
+        for position, side in enumerate((reported, recorded)):
             for part in side:
                 if self.covers(part.day):
                     requests = 1
-                    quantity += sign * sum(part.tokens)
-                    pico_usd += sign * part.value()
+                    quantity += sum(part.tokens) * (1 - 2 * position)
+                    values[position] += part.value()
         if requests:
-            self.add(reason, place, requests, quantity, pico_usd)
+            self.add(reason, place, requests, quantity, values[0] - values[1])
+            self._moved[reason] = self._moved.get(reason, 0) + max(values)
 
     def silent(self, workspace: str, place: str, part: Part) -> None:
         """Book a request of a key that no line names: which reason it is depends on what the other lines name."""
@@ -170,6 +173,10 @@ class Truth:
             excess = self.excess.setdefault(cell, {}).setdefault(moved, [0] * 5)
             for meter in range(5):
                 excess[meter] += part.tokens[meter] * (own_rates[meter] - lower[meter])
+
+    def moved_usd(self) -> dict[str, str]:
+        """What stands in a wrong place by reason, request by request, also where it nets to nothing."""
+        return {reason: usd(pico_usd) for reason, pico_usd in self._moved.items()}
 
     def planted(self) -> tuple[Planted, ...]:
         """Everything, in the bridge's order, places by name."""

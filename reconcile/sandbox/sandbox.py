@@ -1,6 +1,7 @@
 """One simulated organization for one month: built whole, then written to files or served over HTTP."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -19,13 +20,17 @@ KEY_VARIABLE = "RECONCILE_SANDBOX_KEY"
 
 @dataclass(frozen=True)
 class Sandbox:
-    """What a scenario makes: the logs' files by relative path, the provider's books, and what was planted."""
+    """What a scenario makes: the logs' files by relative path, the provider's books, and what was planted.
+
+    ``moved_usd`` is by reason what stands in a wrong place, also where it nets to nothing.
+    """
 
     scenario: Scenario
     files: dict[str, bytes] = field(repr=False)
     provider: Provider = field(repr=False)
     costs: dict[int, list[CostLine]] = field(repr=False)
     truth: tuple[Planted, ...] = field(repr=False)
+    moved_usd: Mapping[str, str] = field(repr=False)
 
     @classmethod
     def build(cls, scenario: Scenario) -> "Sandbox":
@@ -52,7 +57,7 @@ class Sandbox:
                     provider.count(request)
                     book.write(request)
             files |= book.files(day)
-        return cls(scenario, files, provider, provider.bill(), truth.planted())
+        return cls(scenario, files, provider, provider.bill(), truth.planted(), truth.moved_usd())
 
     @property
     def now(self) -> datetime:

@@ -39,8 +39,8 @@ class Variety:
     ``plants`` are the reasons that may be planted, each with the chance ``density`` (the seed's own if None). ``noise``
     is the largest share of lines that are lost, and of lines too many, in every log. ``start_stamps`` is the chance of
     a log to stamp when a request began rather than when it was done. ``clocks`` are logs' clocks that are off, in
-    minutes: one for every second log. ``hard`` lets what nobody can tell apart meet: a clock that is off in a log that
-    also stamps hours early or late.
+    minutes: one for every second log. ``hard`` lets what can hardly be told apart meet: a clock that is off in a log
+    that also stamps hours early or late, and clocks that go back an hour during the month.
     """
 
     period: Period | None = None
@@ -295,6 +295,8 @@ class _Draw:
             for logged_by in self._some_logs(3):
                 near = self._random.choice((-300, 60, 120, 330, 480))
                 minutes = near if self._happens(0.5) else self._random.choice(_OFFSETS)
+                if self._variety.hard and self._happens(0.3):  # the end of daylight saving time
+                    yield Placement("time_zone", log=logged_by.name, strength=minutes / 60 - 1, days=(24, 99))
                 yield Placement("time_zone", log=logged_by.name, strength=minutes / 60)
 
     def _stamps(self, clocked: set[str | None]) -> Iterator[Placement]:
