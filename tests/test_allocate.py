@@ -1606,6 +1606,16 @@ def test_parts_sum_to_charges_charges_to_the_bill_and_cents_to_its_rounding(mont
         assert charged + other == payable
 
 
+@settings(max_examples=15, deadline=None)
+@given(before=months(), now=months())
+def test_what_moved_adds_up_whatever_happened(before, now):
+    """For any two months the effects of a cost center sum to the change of its parts, to the last decimal."""
+    other_rules = {**ANY_RULES, "rules": ANY_RULES["rules"][1:]}
+    with closing(duckdb.connect()) as connection:
+        ledger.prepare(connection)
+        close_twice(connection, {**ANY_RULES, **before}, {**other_rules, **now})  # compares every sum
+
+
 @settings(max_examples=20, deadline=None)
 @given(month=months(), seed=st.integers(0, 2**32))
 def test_the_order_of_rows_changes_nothing(month, seed):
