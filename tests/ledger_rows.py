@@ -345,6 +345,7 @@ def _source(connection: duckdb.DuckDBPyConnection, case: Case) -> None:
             for center, usd in case.earlier.items()
         ],
     )
+    insert(connection, "source.earlier_route", "route VARCHAR", [("none",)] if case.earlier else [])
 
 
 def _matched(connection: duckdb.DuckDBPyConnection, case: Case) -> None:

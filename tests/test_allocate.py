@@ -1176,6 +1176,16 @@ def test_twice_the_tokens_are_volume_and_a_higher_price_is_price(connection):
     ) == {"CC-100": {"volume": "100", "price": "20"}}
 
 
+def test_after_a_month_without_a_charge_all_is_volume(connection):
+    """A month that was closed at $0.00 is one to compare with; where none was closed, no reason is made up."""
+    now = {"cells": meant(opus=(200, "220")), "rules": DIRECT_RULES[:1]}
+    assert close_twice(connection, {"rules": DIRECT_RULES[:1]}, now) == {"CC-100": {"volume": "220"}}
+    assert close_twice(connection, {}, now) == {"CC-100": {"volume": "220"}}
+    assert close_twice(connection, now, {}) == {"CC-100": {"volume": "-220"}}
+    split(connection, **now)
+    assert connection.execute("from allocated.movement").fetchall() == []
+
+
 def test_a_cheaper_model_for_the_same_tokens_is_mix(connection):
     """Half of the tokens moved from a model at 1 to one at 0.2, known from the month before: 40 less."""
     assert close_twice(

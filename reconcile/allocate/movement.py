@@ -76,10 +76,12 @@ def write_movement(connection: duckdb.DuckDBPyConnection) -> None:
     is `rule`. Of a pool, what differs from last month's part in the same dollars is `share`. The rest is compared
     kind by kind (model, tier, meter) at last month's prices: `volume` is the change of all quantities in one
     proportion, `mix` that of their proportions, `price` what is left.
+    A month before without a charge is one to compare with; one that was not closed, or by a version that kept no
+    routes, is not, and gives no rows.
     """
     columns = {"cost_center": "varchar", "effect": "varchar", "amount_usd": "decimal(38, 12)"}
-    earlier = connection.execute("select count(*) from source.earlier_spend").fetchall()[0][0]
-    rows = list(_compare(_earlier(connection), _current(connection))) if earlier else []
+    before, now = _earlier(connection), _current(connection)
+    rows = list(_compare(before, now)) if before.known_routes else []
     ledger.insert(connection, "allocated.movement", columns, rows)
 
 

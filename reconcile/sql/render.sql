@@ -596,7 +596,7 @@ select
 from allocated.chargeback
 full join before on before.cost_center = chargeback.cost_center
 left join effect on effect.cost_center = coalesce(chargeback.cost_center, before.cost_center)
-cross join (select count(*) > 0 as known from allocated.movement) as compared
+cross join (select count(*) > 0 as known from source.earlier_route) as compared
 where exists (select 1 from before)
 order by abs(change_usd) desc, cost_center;
 

@@ -10,7 +10,6 @@ with direct_part as (
         charge.day, charge.workspace_id, charge.model, charge.service_tier, charge.meter,
         portion.api_key_id, portion.label, portion.cost_center, portion.basis, portion.rule, portion.driver,
         sum(charge.sign * portion.units) as units,
-        sum(portion.quantity) filter (charge.reported_quantity is not null) as quantity,
     from portion
     join charge on charge.charge = portion.charge
     where charge.billed
@@ -54,7 +53,6 @@ select
     day, workspace_id, model, service_tier, meter, api_key_id, label, cost_center, basis, rule, pool, driver,
     try_cast(sum(units)::double / nullif(sum(total_units), 0)::double as decimal(9, 6)) as share,
     in_usd(sum(units)) as amount_usd,
-    sum(quantity)::bigint as quantity,
 from part
 group by day, workspace_id, model, service_tier, meter, api_key_id, label, cost_center, basis, rule, pool, driver
 order by day, workspace_id, model, service_tier, meter, api_key_id, label, cost_center, basis, rule, pool, driver;
@@ -118,7 +116,10 @@ left join allocated.pool as pool on pool.pool = part.pool
 group by all
 order by all;
 
+-- (`none`, of what nothing catches, stands in it always: so the next month knows that there was one before it.)
 create or replace table allocated.route as
+select 'none' as route
+union
 select route from allocated.rule where route is not null
 union
 select route from allocated.pool
