@@ -33,25 +33,19 @@ RELAXED = (
     ("workspace_id", "workspace", 10),
 )
 
-SEARCHED = frozenset(reason for reason, _, _ in REASONS)
-"""Reasons that a pass looks for; the dollars of the others stand in `unlogged` and `unreported`."""
 
-
-def explain(
-    connection: duckdb.DuckDBPyConnection, accepted: Sequence[Accepted], invoice: Invoice | None
-) -> tuple[str, ...]:
-    """Fill schema explained from schema matched; returns warnings about accepted differences that match nothing."""
+def explain(connection: duckdb.DuckDBPyConnection, accepted: Sequence[Accepted], invoice: Invoice | None) -> None:
+    """Fill schema explained from schema matched."""
     _write_reasons(connection)
     ledger.run_sql(connection, "explain/cells")
     _search(connection)
     for name in (*ONE_SIDED, "explain/price", "explain/app_price"):
         ledger.run_sql(connection, name)
     ledger.run_sql(connection, "explain/findings")
-    warnings = _accept(connection, accepted)
+    _accept(connection, accepted)
     _book_invoice(connection, invoice)
     ledger.run_sql(connection, "explain/bridge")
     ledger.run_sql(connection, "explain/evidence")
-    return warnings
 
 
 def evidence_requests(
@@ -135,7 +129,7 @@ def _count(connection: duckdb.DuckDBPyConnection, table: str) -> int:
     return found
 
 
-def _accept(connection: duckdb.DuckDBPyConnection, accepted: Sequence[Accepted]) -> tuple[str, ...]:
+def _accept(connection: duckdb.DuckDBPyConnection, accepted: Sequence[Accepted]) -> None:
     """Mark what is known and signed for, as long as all that one entry covers stays below its amount.
 
     Every entry is kept beside the findings that it is about, with its standing: ``holds``, ``exceeded`` or
@@ -194,7 +188,6 @@ def _accept(connection: duckdb.DuckDBPyConnection, accepted: Sequence[Accepted])
         update explained.finding set accepted = true
         where id in (select finding_id from explained.accepted where standing = 'holds')
     """)
-    return tuple(warnings)
 
 
 def _is_about(entry: Accepted, finding: Mapping[str, Any]) -> bool:

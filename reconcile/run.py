@@ -34,9 +34,6 @@ from reconcile.export import export as write_export
 from reconcile.period import Period
 from reconcile.prices import PriceBook
 
-SEARCHED_REASONS = explain.SEARCHED
-"""Reasons that a pass looks for, for those who compare with what was planted."""
-
 Row = Mapping[str, Any]
 OnProgress = Callable[[str, int, int | None], None]
 """Called with what is done now, how many steps are done, and of how many (None where it is not known)."""
@@ -523,10 +520,11 @@ def _build(connection: duckdb.DuckDBPyConnection, job: _Job, pulled: load.Pull, 
         ):
             raise _DisagreementError(offenders)
         load.load_logs(connection, job.logs, job.book, job.period, config.billing.amounts, job.load_progress)
+        _warn_of_old_prices(connection, job.book, job.period)
     with job.step("match"):
         match.match(connection)
     with job.step("explain"):
-        warnings = explain.explain(connection, config.accepted, _invoice(config, job.period))
+        explain.explain(connection, config.accepted, _invoice(config, job.period))
     with job.step("allocate"):
         allocate.allocate(
             connection,
@@ -534,7 +532,6 @@ def _build(connection: duckdb.DuckDBPyConnection, job: _Job, pulled: load.Pull, 
             budgets=config.budgets,
             unallocated_percent=config.tolerance.unallocated_percent,
         )
-    _keep_warnings(connection, (*_stale(job.book, job.period), *warnings))
     render.publish_views(connection)
     ledger.check(connection)
 
@@ -621,19 +618,14 @@ def _take_from_earlier(connection: duckdb.DuckDBPyConnection, earlier: Sequence[
         ledger.insert(connection, f"source.earlier_{name}", columns_of, before[name])
 
 
-def _keep_warnings(connection: duckdb.DuckDBPyConnection, warnings: Sequence[str]) -> None:
-    """Add to what allocation warned of."""
-    for warning in warnings:
-        connection.execute(
-            "insert into allocated.warning select coalesce(max(position), 0) + 1, ? from allocated.warning", [warning]
-        )
-
-
-def _stale(book: PriceBook, period: Period) -> tuple[str, ...]:
+def _warn_of_old_prices(connection: duckdb.DuckDBPyConnection, book: PriceBook, period: Period) -> None:
     if book.checked_on >= period.end_on:
-        return ()
-    return (
-        f"the price book was last checked on {book.checked_on}, before the end of {period}: a newer price is not in it",
+        return
+    warning = (
+        f"the price book was last checked on {book.checked_on}, before the end of {period}: a newer price is not in it"
+    )
+    connection.execute(
+        "insert into source.warning select coalesce(max(position), 0) + 1, 'prices', ? from source.warning", [warning]
     )
 
 
@@ -706,7 +698,7 @@ def _open(connection: duckdb.DuckDBPyConnection) -> tuple[Row, ...]:
 def _outcome(job: _Job, revision: ledger.Revision, *, published: bool) -> Outcome:
     with ledger.reading(revision.path) as connection:
         summary = ledger.rows(connection, "select * from report.summary")[0]
-        warnings = connection.execute("select warning from allocated.warning order by position").fetchall()
+        warnings = connection.execute("select warning from report.warning order by position").fetchall()
         return Outcome(
             exit_code=1 if summary["discrepancy_count"] else 0,
             period=str(job.period),

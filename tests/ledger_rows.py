@@ -261,6 +261,12 @@ def _source(connection: duckdb.DuckDBPyConnection, case: Case) -> None:
     )
     insert(
         connection,
+        "source.log_coverage",
+        "log VARCHAR, days_without_lines DATE[]",
+        [(log, [date(2026, 10, 4)]) for log in case.logs],
+    )
+    insert(
+        connection,
         "source.log",
         "log VARCHAR, format VARCHAR, path VARCHAR, files BIGINT, bytes BIGINT, lines BIGINT, rejected BIGINT,"
         "outside BIGINT, requests BIGINT, first_at TIMESTAMP, last_at TIMESTAMP, sha256 VARCHAR",
@@ -499,6 +505,7 @@ def _explained(
             if row[1] in case.accepted
         ],
     )
+    insert(connection, "source.warning", "position INTEGER, about VARCHAR, warning VARCHAR", [])
     insert(connection, "explained.warning", "position INTEGER, warning VARCHAR", [])
     insert(
         connection,

@@ -25,13 +25,8 @@ def jsonl(lines: Iterable[Mapping[str, Any] | str]) -> str:
 
 
 @contextmanager
-def loaded(
-    folder: Path, logs: Sequence[RequestLog] = (), *, warnings: list[str] | None = None, **directory: Any
-) -> Iterator[duckdb.DuckDBPyConnection]:
-    """The ledger after stage load.
-
-    ``directory`` may give workspaces and api_keys; ``warnings`` takes what is warned of.
-    """
+def loaded(folder: Path, logs: Sequence[RequestLog] = (), **directory: Any) -> Iterator[duckdb.DuckDBPyConnection]:
+    """The ledger after stage load; ``directory`` may give workspaces and api_keys."""
     if not (folder / "raw").exists():
         write_pull(folder / "raw", [], [], **directory)
     with ledger.building(folder / "built.duckdb", folder / "scratch") as connection:
@@ -41,12 +36,10 @@ def loaded(
                 date '2026-10-31' as through_on, 'auto' as amounts
         """)
         load.load_pages(connection, load.Pull.read(folder / "raw"))
-        found = load.load_logs(
+        load.load_logs(
             connection, load.find_logs(logs or [log_of(folder)], PERIOD), PriceBook.read([]), PERIOD, "auto",
             lambda what, done, total: None,
         )  # fmt: skip
-        if warnings is not None:
-            warnings.extend(found)
         ledger.check(connection)
         yield connection
 

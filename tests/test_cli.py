@@ -240,7 +240,6 @@ def fake_run(monkeypatch):
         return fake.explained()
 
     fake.explanation = explain
-    fake.SEARCHED_REASONS = frozenset({"duplicate", "unlogged"})
     monkeypatch.setitem(sys.modules, "reconcile.run", fake)
     monkeypatch.setattr(reconcile, "run", fake, raising=False)
     return fake
@@ -400,15 +399,16 @@ def test_the_printed_bridge_adds_up(here, fake_run, capsys):
 
 
 @pytest.mark.parametrize(
-    ("difference", "counted", "sentence"),
+    ("recorded", "billed", "counted", "sentence"),
     [
-        ("0", 0, "billed equals recorded; no discrepancy beyond tolerance."),
-        ("-1234.5", 2, "billed falls short of recorded by $1,234.50; 2 discrepancies beyond tolerance."),
+        ("100", "100", 0, "billed equals recorded; no discrepancy beyond tolerance."),
+        ("1334.5", "100", 2, "billed falls short of recorded by $1,234.50; 2 discrepancies beyond tolerance."),
+        ("100.004", "101.005", 1, "billed exceeds recorded by $1.01; 1 discrepancy beyond tolerance."),
     ],
 )
-def test_the_first_line_says_what_is_true(difference, counted, sentence):
-    """The heading states direction, size and how many discrepancies there are."""
-    figures = outcome().summary | {"difference_usd": Decimal(difference)}
+def test_the_first_line_says_what_is_true(recorded, billed, counted, sentence):
+    """The heading states direction, size (of the figures as they are printed) and how many discrepancies there are."""
+    figures = outcome().summary | {"recorded_usd": Decimal(recorded), "billed_usd": Decimal(billed)}
     closed = outcome(summary=figures, discrepancies=({},) * counted, published=False)
     assert next(text.summary(closed)) == f"Example Ltd, 2026-10 (r2, unchanged): {sentence}"
 
@@ -676,24 +676,21 @@ def test_init_refuses_what_is_no_log(here, fake_run, capsys, content):
 # demo and sandbox
 
 
-def test_planted_beside_found_tells_misses_from_what_is_not_searched_for():
-    """A reason is as planted, off by so much, not searched for yet, or found without having been planted."""
+def test_what_was_planted_stands_beside_what_was_found():
+    """A reason is as planted, off by so much, or found without having been planted."""
     planted = [
         SimpleNamespace(reason="duplicate", amount_usd="-1.002"),
         SimpleNamespace(reason="duplicate", amount_usd="-0.002"),
         SimpleNamespace(reason="unlogged", amount_usd="0.10"),
         SimpleNamespace(reason="time_zone", amount_usd="0.50"),
     ]
-    lines = list(text.planted_beside_found(planted, outcome(), {"duplicate", "unlogged", "unreported"}))
+    lines = list(text.planted_beside_found(planted, outcome()))
     assert [" ".join(line.split()) for line in lines[2:6]] == [
         "duplicate -1.00 -1.00 as planted",
-        "unlogged 0.10 0.33 holds what is not searched for yet",
-        "time_zone 0.50 - not searched for yet",
+        "unlogged 0.10 0.33 off by 0.23",
+        "time_zone 0.50 - off by -0.50",
         "no_key - 0.33 not planted",
     ]
-    assert lines[-1].startswith("What is not searched for yet is found all the same")
-    again = text.planted_beside_found(planted[:3], outcome(), {"duplicate", "unlogged", "unreported"})
-    assert " ".join(list(again)[3].split()) == "unlogged 0.10 0.33 off by 0.23"
 
 
 def test_a_sandbox_never_overwrites_a_real_config(here, capsys):

@@ -89,12 +89,6 @@ def test_the_reasons_are_those_of_the_program():
     assert tuple(reason for reason, _, _ in explain.REASONS) == REASONS
 
 
-def test_the_reasons_that_are_not_searched_for_are_named():
-    """Known limits name every reason that no pass looks for, and no other."""
-    named = re.findall(r"^- Not searched for yet: (.*)$", section("## Known limits"), re.MULTILINE)
-    assert set(re.findall(r"`(\w+)`", "".join(named))) == set(REASONS) - explain.SEARCHED
-
-
 def test_the_page_of_reasons_is_complete():
     """docs/reasons.md has a section for every reason in the bridge's order, and no other."""
     assert re.findall(r"^### (.*)$", REASONS_PAGE, re.MULTILINE) == [one.code for one in reasons.ALL]

@@ -130,7 +130,6 @@ def test_a_blank_id_is_no_id(tmp_path):
         assert found(connection) == []
 
 
-@pytest.mark.xfail(strict=True, reason="a stream is folded within the log that began it")
 def test_a_stream_in_two_logs_is_one_stream(tmp_path):
     """Ids are compared over all logs: a start in one log and its delta in another are one request."""
     (tmp_path / "a.jsonl").write_text(json.dumps(line(AT, event="message_start", usage=tokens(1000, 1))) + "\n")

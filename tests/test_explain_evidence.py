@@ -250,8 +250,6 @@ def test_an_acceptance_that_does_not_hold_is_warned_of(tmp_path, changes, warnin
     config = write_config(tmp_path, accepted=[entry])
     with closed(tmp_path, *UNREPORTED, config=config) as connection:
         warned = [text for (text,) in connection.execute("select warning from explained.warning").fetchall()]
-        for text in warned:
-            connection.execute("insert into allocated.warning values (1, ?)", [text])  # as a run keeps them
         page = rendered(connection, tmp_path)
     expected = [] if warning is None else [f"accepted {entry['reason']} {entry['workspace']} {warning}"]
     assert warned == expected

@@ -289,10 +289,9 @@ def test_a_log_without_files_is_an_error_and_without_lines_a_warning(tmp_path):
     with pytest.raises(SourceError, match="found no file"):
         load.find_logs([log_of(tmp_path, "none*")], PERIOD)
     (tmp_path / "log.jsonl").write_text(jsonl([line("2026-07-05T10:00:00Z", usage=tokens(5)), "{"]))
-    warnings: list[str] = []
-    with loaded(tmp_path, warnings=warnings):
-        assert warnings == [
-            "request log app has no line in 2026-10: 1 files with 2 lines, of which 1 could not be read and 1 lie outside the month"
+    with loaded(tmp_path) as ledger:
+        assert warned(ledger) == [
+            "request log app has no line in 2026-10: 1 file with 2 lines, of which 1 could not be read and 1 lie outside the month"
         ]
 
 
@@ -308,3 +307,20 @@ def test_coverage_names_the_days_without_a_line(tmp_path):
             " from source.log_coverage"
         ).fetchall()
         assert found == [("app", "2026-10-01 10:30:00", "2026-10-31 11:30:00", 58, "[2026-10-04, 2026-10-17]")]
+        assert warned(ledger) == []
+
+
+@pytest.mark.parametrize(("first", "last", "days"), [(3, 31, 2), (1, 30, 1), (12, 12, 30)])
+def test_a_log_that_does_not_reach_over_the_period_is_a_warning(tmp_path, first, last, days):
+    """A log that begins after the period's first day or ends before its last says what it covers."""
+    (tmp_path / "log.jsonl").write_text(
+        jsonl([line(f"2026-10-{day:02d}T10:30:00Z", None, usage=tokens(5)) for day in range(first, last + 1)])
+    )
+    with loaded(tmp_path) as ledger:
+        covered = f"request log app covers 2026-10-{first:02d} to 2026-10-{last:02d} of 2026-10-01 to 2026-10-31"
+        assert warned(ledger) == [f"{covered}: {days} {'day' if days == 1 else 'days'} without a line"]
+
+
+def warned(ledger):
+    """What load warns of, in order."""
+    return [row[0] for row in ledger.execute("select warning from source.warning order by position").fetchall()]

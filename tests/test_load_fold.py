@@ -70,7 +70,34 @@ def test_the_text_is_asked_only_where_nothing_else_tells(tmp_path):
         assert ledger.execute("select count(*) from tied").fetchone() == (0,)
 
 
-STREAM = {"event": "message_delta"}
+START = line(AT, "req_1", event="message_start", usage=tokens(1000, 1), workspace_id="wrkspc_s")
+DELTA = line(LATER, "req_1", event="message_delta", usage={"output_tokens": 400}, workspace_id="wrkspc_d")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "kept", "removed"),
+    [
+        ([START], [DELTA], "first", [("stream_sum", "first", 2)]),
+        ([DELTA], [START], "second", [("stream_sum", "second", 2)]),
+        ([START], [START, DELTA], "second", [("duplicate", "first", 1), ("stream_sum", "second", 2)]),
+        ([START, DELTA], [START, DELTA], "first", [("duplicate", "second", 2), ("stream_sum", "first", 2)]),
+        ([START], [START], "first", [("duplicate", "second", 1)]),
+    ],
+)
+def test_a_stream_in_two_logs_is_one_request(tmp_path, first, second, kept, removed):
+    """The log that holds the whole stream stands; where none does, all events together are the request."""
+    (tmp_path / "a.jsonl").write_text(jsonl(first))
+    (tmp_path / "b.jsonl").write_text(jsonl(second))
+    logs = [log_of(tmp_path, "a.jsonl", name="first"), log_of(tmp_path, "b.jsonl", name="second")]
+    with loaded(tmp_path, logs) as ledger:
+        whole = DELTA in [*first, *second]
+        assert requests(ledger, "log, workspace_id, uncached_input_tokens, output_tokens, cut") == [
+            (kept, "wrkspc_s", 1000, 400 if whole else 1, not whole)
+        ]
+        found = ledger.execute("select reason, log, sum(lines)::int from source.removed group by all order by all")
+        assert [row for row in found.fetchall() if row[2]] == removed
+
+
 LINES = st.lists(
     st.builds(
         lambda number, at, output, event, workspace, key, cost, written: json.dumps(

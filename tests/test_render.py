@@ -546,13 +546,14 @@ def test_acceptance_is_signed(pages):
 
 
 def test_warnings_stand_where_they_belong(month, tmp_path):
-    """What is wrong with an accepted difference stands beside the findings, what is wrong with a rule by the rules."""
+    """Warnings of logs and accepted differences stand by the findings, of rules by the rules; all on the first page."""
     month.execute("insert into explained.warning values (1, 'accepted tax matches nothing')")
-    month.execute("insert into allocated.warning values (9, 'accepted tax matches nothing')")
+    month.execute("insert into source.warning values (1, 'logs', 'request log gateway covers little')")
     render.render(month, tmp_path / "out")
-    warned = {name: (tmp_path / "out" / f"{name}.html").read_text() for name in ("discrepancy", "allocation")}
-    assert ["accepted tax matches nothing" in warned[name] for name in warned] == [True, False]
-    assert ["names the workspace wrkspc_gone" in warned[name] for name in warned] == [False, True]
+    warned = {name: (tmp_path / "out" / f"{name}.html").read_text() for name in ("index", "discrepancy", "allocation")}
+    assert ["accepted tax matches nothing" in warned[name] for name in warned] == [True, True, False]
+    assert ["request log gateway covers little" in warned[name] for name in warned] == [True, True, False]
+    assert ["names the workspace wrkspc_gone" in warned[name] for name in warned] == [True, False, True]
 
 
 def test_an_earlier_month_of_an_older_version_is_compared_without_reasons(month, tmp_path):

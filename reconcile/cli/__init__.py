@@ -236,7 +236,7 @@ def demo(*, directory: Path, month: Period, requests: int, seed: int) -> int:
             outcome = run.close(
                 load_config(directory / "config.yaml"), period=month, now=simulated.now, on_progress=on_progress
             )
-    say(*text.summary(outcome), "", *text.planted_beside_found(simulated.truth, outcome, run.SEARCHED_REASONS))
+    say(*text.summary(outcome), "", *text.planted_beside_found(simulated.truth, outcome))
     say("", *text.pages(outcome))
     return 0
 

@@ -1,6 +1,6 @@
 """A close in a few lines of text: what is true, the bridge, who pays."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -13,16 +13,14 @@ if TYPE_CHECKING:
 Rows = Iterable[Mapping[str, Any]]
 """Rows of a report view, by column."""
 
-_NOT_YET = "not searched for yet"
-_REST = ("unlogged", "unreported")
-"""Where the dollars of a quantity reason stand until a pass looks for it."""
-
 
 def summary(outcome: "Outcome") -> Iterator[str]:
     """The close at a glance: the finding, the three sides, the bridge, the chargeback, what to be warned of."""
     figures: Mapping[str, Any] = outcome.summary
     revision = f"r{outcome.revision}" + ("" if outcome.published else ", unchanged")
-    truth = _truth(figures["difference_usd"], len(outcome.discrepancies))
+    # of the rounded figures, as the pages say it
+    difference_usd = cents(figures["billed_usd"]) - cents(figures["recorded_usd"])
+    truth = _truth(difference_usd, len(outcome.discrepancies))
     yield f"{figures['organization']}, {outcome.period} ({revision}): {truth}"
     yield ""
     sides = [(name, usd(figures[f"{name}_usd"])) for name in ("recorded", "reported", "billed")]
@@ -43,7 +41,7 @@ def pages(outcome: "Outcome") -> Iterator[str]:
     )
 
 
-def planted_beside_found(planted: Iterable["Planted"], outcome: "Outcome", searched: Collection[str]) -> Iterator[str]:
+def planted_beside_found(planted: Iterable["Planted"], outcome: "Outcome") -> Iterator[str]:
     """What a sandbox planted and what the close found, by reason, in USD."""
     planted_usd: dict[str, Decimal] = {}
     for one in planted:
@@ -51,20 +49,11 @@ def planted_beside_found(planted: Iterable["Planted"], outcome: "Outcome", searc
     found_usd: dict[str, Decimal] = {
         row["reason"]: row["amount_usd"] for row in outcome.bridge if row["kind"] == "step"
     }
-    holds_more = not planted_usd.keys() <= set(searched)
     rows = [
-        _beside(
-            reason,
-            planted_usd.get(reason),
-            found_usd.get(reason),
-            is_searched=reason in searched,
-            holds_more=holds_more,
-        )
+        _beside(reason, planted_usd.get(reason), found_usd.get(reason))
         for reason in dict.fromkeys([*planted_usd, *found_usd])
     ]
     yield from table([("Planted beside found, USD", "planted", "found", ""), *rows], "<>><")
-    if holds_more:
-        yield f"What is {_NOT_YET} is found all the same: it stands in {' and '.join(_REST)} until then."
 
 
 def status(periods: Sequence["PeriodStatus"]) -> Iterator[str]:
@@ -116,15 +105,9 @@ def _chargeback(chargeback: Rows) -> Iterator[tuple[str, ...]]:
     yield "billed", "", *map(usd, totals_usd)
 
 
-def _beside(
-    reason: str, planted_usd: Decimal | None, found_usd: Decimal | None, *, is_searched: bool, holds_more: bool
-) -> tuple[str, str, str, str]:
+def _beside(reason: str, planted_usd: Decimal | None, found_usd: Decimal | None) -> tuple[str, str, str, str]:
     if planted_usd is None:
         return reason, "-", usd(found_usd), "not planted"
-    if not is_searched:
-        return reason, usd(planted_usd), "-", _NOT_YET
-    if reason in _REST and holds_more:
-        return reason, usd(planted_usd), usd(found_usd), f"holds what is {_NOT_YET}"
     off_usd = (found_usd or Decimal(0)) - planted_usd
     return reason, usd(planted_usd), usd(found_usd), f"off by {usd(off_usd)}" if cents(off_usd) else "as planted"
 

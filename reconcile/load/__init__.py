@@ -70,12 +70,12 @@ def load_logs(  # noqa: PLR0917 - the stages' connection first, then what the ru
     period: Period,
     amounts: str,
     on_progress: Callable[[str, int, int | None], None],
-) -> tuple[str, ...]:
+) -> None:
     """Read, fold and value the request logs; needs the provider's pages in the ledger.
 
     Fills source.request (one row a kept request), origin, removed, iteration, rejected, default_used, log, log_hour,
-    log_coverage, key_named and price. ``amounts`` is billing.amounts; what ``auto`` measured stands in source.run.
-    Returns warnings: logs that have files and no line in the period.
+    log_coverage, warning, key_named and price. ``amounts`` is billing.amounts; what ``auto`` measured stands in
+    source.run.
     """
     batches = staging.stage(connection, [(found.log, found.files) for found in logs], period, on_progress)
     _name_models(connection, book)
@@ -99,22 +99,6 @@ def load_logs(  # noqa: PLR0917 - the stages' connection first, then what the ru
     ledger.run_sql(connection, "load_price")
     _describe_logs(connection, logs)
     ledger.run_sql(connection, "load_checks")
-    return _silent_logs(connection, period)
-
-
-def _silent_logs(connection: duckdb.DuckDBPyConnection, period: Period) -> tuple[str, ...]:
-    found = connection.execute("""
-        select log.log, log.files, log.lines, log.rejected, log.outside
-        from source.log as log
-        join source.log_coverage as coverage on coverage.log = log.log
-        where coverage.hours_with_lines = 0
-        order by log.log
-    """).fetchall()
-    return tuple(
-        f"request log {log} has no line in {period}: {files} files with {lines} lines, of which {rejected} could not be"
-        f" read and {outside} lie outside the month"
-        for log, files, lines, rejected, outside in found
-    )
 
 
 def _workspace(connection: duckdb.DuckDBPyConnection, configured: str | None) -> str | None:

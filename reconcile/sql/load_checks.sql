@@ -1,6 +1,7 @@
 -- What the logs cover, and control totals of load: rows in = rows out, for every log.
--- Grain: log_coverage one row a log; the checks one row an offender. Reads: event, log_name (temporary), source.run, log,
---   rejected, request. Writes: source.log_coverage, line_fate, checks.
+-- Grain: log_coverage one row a log; warning one row a log that does not reach over the period; the checks one row an
+--   offender. Reads: event, log_name (temporary), source.run, log, rejected, request.
+--   Writes: source.log_coverage, warning, line_fate, checks.
 
 -- The time that a log's lines cover, against the period's complete days: all null or empty where it has none.
 create or replace table source.log_coverage as
@@ -26,6 +27,31 @@ from source.log as log
 cross join source.run as run
 left join written on written.log = log.log
 order by log.log;
+
+-- A log that begins late, ends early or is silent; single days without a line are usual, and stand in the coverage.
+create or replace table source.warning as
+with told as (
+    select
+        log.log,
+        case
+            when coverage.hours_with_lines = 0
+            then 'has no line in ' || run.period || ': ' || log.files || if(log.files = 1, ' file', ' files') || ' with '
+                || log.lines || if(log.lines = 1, ' line', ' lines') || ', of which ' || log.rejected
+                || ' could not be read and ' || log.outside || ' lie outside the month'
+            when coverage.first_at::date > run.start_on or coverage.last_at::date < run.through_on
+            then 'covers ' || coverage.first_at::date || ' to ' || coverage.last_at::date || ' of ' || run.start_on
+                || ' to ' || run.through_on || ': ' || len(coverage.days_without_lines)
+                || if(len(coverage.days_without_lines) = 1, ' day', ' days') || ' without a line'
+        end as warning,
+    from source.log as log
+    join source.log_coverage as coverage on coverage.log = log.log
+    cross join source.run as run
+)
+select
+    row_number() over (order by log)::integer as position, 'logs' as about, 'request log ' || log || ' ' || warning as warning
+from told
+where warning is not null
+order by position;
 
 create or replace table source.line_fate as
 select log_name.log, 'event' as fate, count(*) as lines

@@ -45,23 +45,57 @@ from repeated_line
 where not finished
 group by key, log;
 
+-- A stream of which no log holds both the start and a delta is spread over them: all its events together are the
+-- request, and the log that holds its first line has it.
+create or replace temp table spread_stream as
+select
+    key,
+    arg_min(log, first_line) as log,
+    min(first_line) as first_line,
+    sum(starts)::bigint as starts,
+    sum(deltas)::bigint as deltas,
+    min(began_at) as began_at,
+    max(logged_at) as last_at,
+    max(input_tokens) as input_tokens,
+    max(cache_write_total) as cache_write_total,
+    max(cache_read_input_tokens) as cache_read_input_tokens,
+    max(output_tokens) as output_tokens,
+    max(web_search_requests) as web_search_requests,
+    max(largest_output) as largest_output,
+    (max({'logged_at': logged_at, 'v': cost_usd}) filter (cost_usd is not null)).v as cost_usd,
+    (max({'logged_at': logged_at, 'v': status}) filter (status is not null)).v as status,
+    (max({'logged_at': logged_at, 'v': iterations}) filter (iterations is not null)).v as iterations,
+    max(cache_write_5m) as cache_write_5m,
+    max(cache_write_1h) as cache_write_1h,
+    min(line) as line,
+from fold
+semi join (
+    select key from fold group by key
+    having count(*) > 1 and sum(starts) > 0 and sum(deltas) > 0 and max(least(starts, deltas)) = 0
+) as spread on spread.key = fold.key
+group by key;
+
+delete from fold where key in (select key from spread_stream);
+insert into fold select * from spread_stream;
+
 -- Where a stream has not exactly one start, the TTL split is that of its first line.
 create or replace temp table first_split as
 select fold.key, fold.log, max(line.cache_write_5m) as cache_write_5m, max(line.cache_write_1h) as cache_write_1h
 from fold
 join repeated_line as line
-    on line.key = fold.key and line.log = fold.log
+    on line.key = fold.key
     and if(line.kind = 'start', 0, 1)::hugeint * 39614081257132168796771975168 + line.instant + line.ordinal
         = fold.first_line
 where fold.starts <> 1
 group by fold.key, fold.log;
 
--- A stream that two logs hold is one request logged more than once: that of the log that saw it first stands.
+-- A stream that two logs hold is one request logged more than once: that of the log that holds its end stands, of
+-- several the one that saw it first.
 create or replace temp table second_log as
 select key, log
 from fold
 semi join (select key from fold group by key having count(*) > 1) as several on several.key = fold.key
-qualify row_number() over (partition by key order by began_at, largest_output desc nulls last, log) > 1;
+qualify row_number() over (partition by key order by least(starts, deltas) = 0, began_at, largest_output desc nulls last, log) > 1;
 
 -- And so is an event that its log holds twice.
 create or replace temp table copy_of as

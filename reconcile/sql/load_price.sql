@@ -142,7 +142,7 @@ create or replace table source.removed as
 with
 -- the events of a stream are taken away, and its folded request put in their place
 by_stream as (
-    select reason, any_value(log) as log, any_value(kept_log) as kept_log, any_value(origin) as origin,
+    select reason, any_value(kept_log) as log, any_value(kept_log) as kept_log, any_value(origin) as origin,
         any_value(day) as day, any_value(long_context) as long_context, count(*) as lines,
         sum(line_tokens) - any_value(kept_tokens) as tokens,
         sum(logged_usd) - any_value(kept_usd) as logged_usd,
@@ -200,7 +200,7 @@ with by_request as (
     where reason = 'duplicate'
     group by reason, key, log
     union all
-    select reason, key, any_value(log), count(*), sum(line_tokens) - any_value(kept_tokens),
+    select reason, key, any_value(kept_log), count(*), sum(line_tokens) - any_value(kept_tokens),
         sum(logged_usd) - any_value(kept_usd)
     from taken_away
     where reason = 'stream_sum'

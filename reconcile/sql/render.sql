@@ -736,6 +736,7 @@ select
     null::bigint as rejected,
     null::bigint as outside,
     null::bigint as defaults_used,
+    null::bigint as days_without_lines,
     min(fetched_at) as first_at,
     max(fetched_at) as last_at,
     sha256(string_agg(sha256, chr(10) order by file)) as digest
@@ -750,11 +751,13 @@ select
     log.rejected::bigint as rejected,
     log.outside::bigint as outside,
     coalesce(defaults.requests, 0)::bigint as defaults_used,
+    len(coverage.days_without_lines)::bigint as days_without_lines,
     log.first_at,
     log.last_at,
     log.sha256 as digest
 from source.log
 left join defaults on defaults.log = log.log
+left join source.log_coverage as coverage on coverage.log = log.log
 order by side desc, name;
 
 create or replace view report.page as
@@ -812,12 +815,16 @@ from months
 order by cost_center = 'unallocated', cost_center, period;
 
 create or replace view report.warning as
-select
-    position::integer as position,
-    if(warning in (select warning from explained.warning), 'accepted', 'allocation') as about,
-    warning
-from allocated.warning
-order by position, warning;
+with every_one as (
+    select 1 as stage, position, about, warning from source.warning
+    union all
+    select 2, position, 'accepted', warning from explained.warning
+    union all
+    select 3, position, 'allocation', warning from allocated.warning
+)
+select row_number() over (order by stage, position, warning)::integer as position, about, warning
+from every_one
+order by position;
 
 create or replace view report.reason as
 select position, reason, leads_to, title, meaning, to_do, confirm
