@@ -155,7 +155,7 @@ def chargeback(connection):
 
 
 def test_columns_are_those_of_the_public_views(connection):
-    """Part and chargeback have the columns of report.allocation and report.chargeback, and money is DECIMAL."""
+    """Part has the columns of report.allocation and its quantity, chargeback those of report.chargeback."""
     split(connection)
     described = {
         table: [(row[0], row[1]) for row in connection.execute(f"describe allocated.{table}").fetchall()]
@@ -170,6 +170,7 @@ def test_columns_are_those_of_the_public_views(connection):
         ),
         ("share", "DECIMAL(9,6)"),
         ("amount_usd", "DECIMAL(38,12)"),
+        ("quantity", "BIGINT"),
     ]
     assert described["chargeback"] == [
         ("cost_center", "VARCHAR"),

@@ -4,12 +4,14 @@
 -- Reads: what portion.sql and pool_turn.sql left. Writes: allocated.part, other, passed_on, chargeback (empty), checks.
 
 -- `share` is that of all charges at (day, workspace_id, model, service_tier, meter), or of the pots; for display.
+-- `quantity` is for statements: report.allocation has none.
 create or replace table allocated.part as
 with direct_part as (
     select
         charge.day, charge.workspace_id, charge.model, charge.service_tier, charge.meter,
         portion.api_key_id, portion.label, portion.cost_center, portion.basis, portion.rule, portion.driver,
         sum(charge.sign * portion.units) as units,
+        sum(portion.quantity) filter (charge.reported_quantity is not null) as quantity,
     from portion
     join charge on charge.charge = portion.charge
     where charge.billed
@@ -53,6 +55,7 @@ select
     day, workspace_id, model, service_tier, meter, api_key_id, label, cost_center, basis, rule, pool, driver,
     try_cast(sum(units)::double / nullif(sum(total_units), 0)::double as decimal(9, 6)) as share,
     in_usd(sum(units)) as amount_usd,
+    sum(quantity)::bigint as quantity,
 from part
 group by day, workspace_id, model, service_tier, meter, api_key_id, label, cost_center, basis, rule, pool, driver
 order by day, workspace_id, model, service_tier, meter, api_key_id, label, cost_center, basis, rule, pool, driver;
