@@ -20,8 +20,8 @@ setup: $(READY)  ## Install the project and its tools into .venv.
 demo: $(READY)  ## Run the whole close against the embedded sandbox.
 	$(BIN)/reconcile demo
 
-test: $(READY)  ## Run the tests.
-	$(BIN)/python -m pytest
+test: $(READY)  ## Run the tests, on every core.
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 format: $(READY)  ## Format the code.
 	$(BIN)/ruff format .
