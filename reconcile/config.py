@@ -1012,10 +1012,15 @@ def _sentence(location: Location, details: ErrorDetails) -> tuple[str, str]:
     return f"got {got}, {re.sub(r'^.*? should ', 'must ', must)}", "Correct the value"
 
 
-def nearest(word: str, known: Collection[str]) -> str:
-    """What to do about a word that is not known."""
-    near = get_close_matches(word.lower(), known, n=1) or get_close_matches(word, known, n=1)
-    return f"Did you mean `{near[0]}`?" if near else f"Write one of {', '.join(known) or 'none: there are none yet'}"
+_MANY = 12
+
+
+def nearest(word: str, known: Collection[str], *, otherwise: str | None = None) -> str:
+    """What to do about a word that is not known; ``otherwise`` where none is near it, in place of all."""
+    if near := get_close_matches(word.lower(), known, n=1) or get_close_matches(word, known, n=1):
+        return f"Did you mean `{near[0]}`?"
+    listed = ", ".join([*known][:_MANY]) + (f" and {len(known) - _MANY} more" if len(known) > _MANY else "")
+    return otherwise or f"Write one of {listed or 'none: there are none yet'}"
 
 
 def _keys_at(location: Location) -> list[str]:
@@ -1093,7 +1098,8 @@ def _unknown_receivers(allocation: Allocation, pools: Sequence[str]) -> Iterator
     for location, code in _receivers(allocation):
         if code not in cost_centers:
             what = f"got {_shown(code)}, which allocation.cost_centers does not hold"
-            yield location, what, nearest(code, cost_centers)
+            policies = ["proportional", UNALLOCATED] if location[2] in {"unlogged", "unlabeled"} else []
+            yield location, what, nearest(code, [*policies, *cost_centers])
     for n, pool in enumerate(allocation.shared):
         known = cost_centers if pool.weighs_cost_centers else {**cost_centers, **dict.fromkeys(pools)}
         for code, (place, line) in pool.receivers().items():

@@ -1382,6 +1382,14 @@ def test_rules_that_matched_nothing_are_named_unless_their_time_is_over(connecti
             ),
         ),
         (
+            "rules",
+            {"workspace": "wrkspc_saerch", "to": "CC-100"},
+            (
+                "allocation.rules[0].workspace: got 'wrkspc_saerch', the id or name of no workspace of 2026-10: it can"
+                " never match. Correct it, or give a rule of other months its `from` or `until`"
+            ),
+        ),
+        (
             "shared",
             {"workspace": "Defualt", "name": "P"},
             (
@@ -1391,7 +1399,7 @@ def test_rules_that_matched_nothing_are_named_unless_their_time_is_over(connecti
         ),
     ],
 )
-def test_a_name_that_nobody_has_stops(connection, section, item, error):
+def test_an_id_or_a_name_that_nobody_has_stops(connection, section, item, error):
     """A typo would leave dollars unallocated in silence: it is refused with its place, its value and the nearest."""
     with pytest.raises(ConfigError) as raised:
         split(connection, cells=[cell("1")], **{section: [item]})
@@ -1441,6 +1449,40 @@ def test_a_rule_behind_one_that_takes_all_of_its_charges_stops(connection, earli
     with pytest.raises(ConfigError, match=r"can never match, rules\[0\] .* comes first and takes the same") as raised:
         allocate(connection, allocation)
     assert raised.value.where == "allocation.rules[1]"
+
+
+@pytest.mark.parametrize(("second_from", "shadowed"), [(10, True), (15, True), (16, False)])
+def test_rules_that_leave_no_day_are_a_shadow_together(connection, second_from, shadowed):
+    """One until the 15th and one from then on leave nothing to a third; a day between them is its own."""
+    fill(connection, cells=[cell("1", day=15)])
+    rules = [
+        {"workspace": "Search", "to": "CC-100", "until": date(2026, 10, 15)},
+        {"workspace": "S*", "to": "CC-200", "from": date(2026, 10, second_from)},
+        {"workspace": "Search", "model": "claude-*", "to": "CC-300"},
+    ]
+    allocation = Allocation.model_validate({"cost_centers": CENTERS, "rules": rules})
+    if shadowed:
+        with pytest.raises(ConfigError, match=r"can never match, rules\[0\] .* and rules\[1\] .* come first and take"):
+            allocate(connection, allocation)
+    else:
+        allocate(connection, allocation)
+        assert parts(connection) == [("CC-300", "direct", "1")]
+
+
+def test_a_value_that_took_nothing_is_told(connection):
+    """A team in `to` that no line has may be quiet, or be written otherwise in the logs."""
+    split(
+        connection,
+        cells=[cell("3", recorded="3", reported="3", quantities=(3, 3))],
+        labels=[labeled("search", "3", quantity=3)],
+        rules=[{"workspace": "Search", "split_by": "label.team", "to": {"serach": "CC-100", "search": "CC-200"}}],
+    )
+    assert warnings(connection) == [
+        (
+            "allocation.rules[0] workspace Search, split_by label.team: matched no charge of 2026-10 for label.team"
+            " 'serach'"
+        )
+    ]
 
 
 def test_two_rules_for_the_same_charges_on_the_same_days_are_told(connection):

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from decimal import Decimal
 
 import duckdb
@@ -15,12 +15,13 @@ from focus_data_toolkit.validate.allocation import validate_split_allocation
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from month import closed, cost, usage, write_config
+from test_allocate import ANY_RULES, months, split
 
 from reconcile import cli, ledger
 from reconcile.config import load_config
 from reconcile.errors import InvariantError
 from reconcile.export import VERSIONS, FocusOptions, export
-from reconcile.export.focus import columns
+from reconcile.export.focus import build, columns
 
 DAY, HOUR = "2026-10-05", "2026-10-05T10:00:00Z"
 
@@ -348,3 +349,42 @@ def test_divided_sums_hold_where_charges_and_credits_mix(items, drawn):
         assert sum(units for item, _, units in shared if item == place) == unit
     for place, unit in enumerate(receivers):
         assert sum(units for _, receiver, units in shared if receiver == place) == unit
+
+
+STEP_DOWN = {
+    "rules": [
+        {"meter": "output_tokens", "pool": "Middle", "until": "2026-10-02"},
+        {"workspace": "Search", "api_key": "search-prod", "to": "CC-100"},
+        {"workspace": "Search", "charge": "no_key", "pool": "Last"},
+    ],
+    "shared": [
+        {"name": "First", "workspace": "default", "split": {"Middle": 50, "Last": 25, "CC-100": 25}},
+        {"name": "Middle", "workspace": "Search", "split": "even", "among": ["Last", "CC-200"], "from": "2026-10-02"},
+        {"name": "Last", "workspace": "wrkspc_*", "split": "quantity"},
+    ],
+}
+PUBLISHED = """
+    create view report.run as
+    select *, end_on - 1 as last_on, 'o' as organization, 'org-1' as organization_id, 1 as revision,
+        'invoiced' as arrangement,
+    from source.run;
+    create view report.cell as
+    select * exclude (in_period), null as status, null::decimal(38, 12) as list_price_usd,
+        null::decimal(38, 12) as price_usd, null::decimal(38, 12) as price_high_usd,
+    from matched.cell where in_period;
+    create view report.allocation as from allocated.part;
+    create view report.chargeback as from allocated.chargeback;
+"""
+
+
+@settings(max_examples=20, deadline=None)
+@given(month=months(), rules=st.sampled_from([ANY_RULES, STEP_DOWN]))
+def test_any_month_adds_up_where_pools_feed_pools(month, rules):
+    """Charges, credits, keys and pools in any mix: the file's own controls hold, and every dollar has a cost center."""
+    with closing(duckdb.connect()) as connection:
+        ledger.prepare(connection)
+        split(connection, **rules, **month, explained_finding=[("f", "residual")])
+        connection.execute(PUBLISHED)
+        build(connection, FocusOptions(), None)
+        nobody = "select * from focus_row where EffectiveCost <> 0 and x_CostCenterId is null"
+        assert connection.execute(nobody).fetchall() == []

@@ -1,6 +1,7 @@
 """What is wrong with the rules: what stops a run, and what its author should know."""
 
 from collections.abc import Iterator, Mapping
+from datetime import date
 from decimal import Decimal
 
 import duckdb
@@ -14,10 +15,11 @@ from reconcile.errors import ConfigError
 
 
 def refuse(allocation: Allocation, scope: Scope) -> None:
-    """Raise ``ConfigError`` for the first rule of the month that can never match: a name that nobody has, or a shadow.
+    """Raise ``ConfigError`` for the month's first rule that can never match: a name or an id that nobody has, a shadow.
 
-    A pattern with a wildcard, or the id of a workspace or key that is not there, may match another month, and a pool
-    behind rules that take all of it costs nobody anything: these are warnings.
+    What a rule names is looked for among all that the organization lists, archived ones too, and all that the month
+    used. A pattern with a wildcard may match another month, and a pool behind rules that take all of it costs nobody
+    anything: these are warnings. So is a rule for another month's workspace, once it has its dates.
     """
     selections: list[tuple[str, int, Rule | Pool]] = [
         *(("rules", n, rule) for n, rule in enumerate(allocation.rules)),
@@ -31,18 +33,21 @@ def refuse(allocation: Allocation, scope: Scope) -> None:
             ("workspace", "workspace", selection.workspace, scope.workspaces),
             ("api_key", "API key", keyed, scope.api_keys),
         ):
-            spelled = pattern is not None and "*" not in pattern and not pattern.startswith(("wrkspc_", "apikey_"))
-            if pattern is not None and spelled and not matching(pattern, names):
+            if pattern is not None and "*" not in pattern and not matching(pattern, names):
+                known = [] if pattern.startswith(("wrkspc_", "apikey_")) else sorted(names.values())
                 raise ConfigError(
                     allocation.place(section, n, key),
                     f"got {pattern!r}, the id or name of no {noun} of {scope.period}: it can never match",
-                    nearest(pattern, sorted(names.values())),
+                    nearest(
+                        pattern, known, otherwise="Correct it, or give a rule of other months its `from` or `until`"
+                    ),
                 )
-        if isinstance(selection, Rule) and (shadow := _shadow(allocation, n, scope)) is not None:
+        if isinstance(selection, Rule) and (shadows := _shadows(allocation, n, scope)):
+            first = [rule_name(place, allocation.rules[place]) for place in shadows]
             raise ConfigError(
                 allocation.place(section, n),
-                f"{_asked(n, selection)} can never match, {rule_name(shadow, allocation.rules[shadow])} comes first and"
-                " takes the same",
+                f"{_asked(n, selection)} can never match, {' and '.join(first)}"
+                f" {'comes first and takes' if len(first) == 1 else 'come first and take'} the same",
                 "Put it before, or remove it",
             )
 
@@ -76,9 +81,28 @@ def _rule_warnings(connection: duckdb.DuckDBPyConnection, allocation: Allocation
         elif position in uncovered:
             names = "names these API keys" if rule.api_key else "covers any of it"
             yield f"{key}: no log {names}, so nothing of it could be split by {rule.split_by}"
+        elif unused := _unused_values(connection, position) if position in matched else []:
+            yield f"{key}: matched no charge of {scope.period} for {rule.split_by} {', '.join(unused)}"
         yield from _overlap_warnings(key, allocation, position, scope)
         if rule.api_key is None and not rule.selects().keys() - {"workspace"} and _undated(rule):
             taken.update(workspace_id for workspace_id, _ in reach(rule, allocation, scope))
+
+
+def _unused_values(connection: duckdb.DuckDBPyConnection, position: int) -> list[str]:
+    """The values in `to` (but for keys, which are patterns) that took nothing of the month: quiet ones, or typos."""
+    found = connection.execute(
+        """
+        select receiver.label
+        from allocated.rule_label as receiver
+        join allocated.rule as rule on rule.position = receiver.position
+        where rule.position = $1 and receiver.kind = 'label' and rule.field <> 'api_key'
+        except
+        select label from portion where rule = $1
+        order by label
+        """,
+        [position],
+    )
+    return [repr(value) for (value,) in found.fetchall()]
 
 
 def _tag_warnings(
@@ -159,18 +183,28 @@ def _undated(dated: Rule | Pool) -> bool:
     return dated.from_on is None and dated.until_on is None
 
 
-def _shadow(allocation: Allocation, position: int, scope: Scope) -> int | None:
-    """The first rule before this one that takes, on every day of its, all that it could."""
+def _shadows(allocation: Allocation, position: int, scope: Scope) -> list[int]:
+    """The rules before this one that together take, on every day of its, all that it could; none where a day is left.
+
+    Only rules that would do so alone, were it not for their dates.
+    """
     rule = allocation.rules[position]
-    return next((place for place in range(position) if _shadows(allocation.rules[place], rule, scope)), None)
+    earlier = [place for place in range(position) if _takes_all(allocation.rules[place], rule, scope)]
+    on, until_on = rule.from_on or date.min, rule.until_on or date.max
+    taken: list[int] = []
+    while on < until_on:
+        held = [n for n in earlier if (allocation.rules[n].from_on or date.min) <= on]
+        last = max(held, key=lambda n: allocation.rules[n].until_on or date.max, default=None)
+        if last is None or (end := allocation.rules[last].until_on or date.max) <= on:
+            return []
+        taken.append(last)
+        on = end
+    return sorted(taken)
 
 
-def _shadows(earlier: Rule, later: Rule, scope: Scope) -> bool:
+def _takes_all(earlier: Rule, later: Rule, scope: Scope) -> bool:
+    """Whether the earlier rule takes, on its days, all that the later one could."""
     if earlier.tag is not None:
-        return False
-    begins_before = earlier.from_on is None or (later.from_on is not None and earlier.from_on <= later.from_on)
-    ends_after = earlier.until_on is None or (later.until_on is not None and later.until_on <= earlier.until_on)
-    if not (begins_before and ends_after):
         return False
     if earlier.api_key is not None and not (
         later.api_key is not None and _covers(earlier.api_key, later.api_key, scope.api_keys)
