@@ -1,7 +1,6 @@
 """The DuckDB ledger: how it is opened, how a stage's SQL runs in it, how a revision is published."""
 
 import errno
-import json
 import os
 import re
 import shutil
@@ -9,7 +8,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from filecmp import cmp
-from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -268,55 +266,3 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-# What happened --------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Register:
-    """What happened to the periods, one JSON line each, append-only: every line names the SHA-256 of the one before.
-
-    A last line without its end was cut off while it was written: it never counted, and the next one takes its place.
-    """
-
-    path: Path
-
-    def entries(self) -> list[dict[str, Any]]:
-        """Every line, oldest first. Raises ``InvariantError`` where the chain is broken."""
-        found: list[dict[str, Any]] = []
-        before = ""
-        for number, line in enumerate(self._whole().splitlines(), start=1):
-            try:
-                entry = json.loads(line)
-                said = entry["before"]
-            except (ValueError, TypeError, KeyError):
-                entry, said = {}, "what is no entry"
-            if said != before:
-                raise InvariantError(
-                    f"{self.path}:{number}",
-                    f"follows a line with sha256 {before or 'none'}, says {said or 'none'}",
-                    "Somebody changed the register: restore it from a backup",
-                )
-            before = sha256(line).hexdigest()
-            found.append(entry)
-        return found
-
-    def append(self, event: str, **facts: str | int | bool) -> None:
-        """Add one line and wait until it is on the disk. For one process at a time."""
-        whole = self._whole()
-        before = sha256(whole.splitlines()[-1]).hexdigest() if whole else ""
-        line = json.dumps({"event": event, **facts, "before": before}, ensure_ascii=False).encode() + b"\n"
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o600)
-        with open(descriptor, "wb") as file:  # noqa: PTH123 - of a descriptor
-            file.truncate(len(whole))
-            file.seek(len(whole))
-            file.write(line)
-            file.flush()
-            os.fsync(descriptor)
-        sync(self.path.parent)
-
-    def _whole(self) -> bytes:
-        """The lines that are there to their end."""
-        content = self.path.read_bytes() if self.path.exists() else b""
-        return content[: content.rfind(b"\n") + 1]

@@ -111,7 +111,7 @@ def explained(sandbox: Sandbox, folder: Path, shuffle: Random | None = None) -> 
     sandbox.write(folder)
     config = load_config(folder / "config.yaml")
     period = sandbox.scenario.period
-    room = run._Room(folder / "var")
+    room = run.Room(folder / "var")
     pulled = pull.pull(
         config.billing, period, room.raw, now=sandbox.now, key=sandbox.key,
         organization_id=config.organization_id, transport=httpx.MockTransport(answer),

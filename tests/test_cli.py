@@ -60,6 +60,8 @@ def outcome(**changes: object) -> SimpleNamespace:
     values: dict[str, object] = {
         "exit_code": 1,
         "period": "2026-10",
+        "state": "provisional",
+        "unmet": (),
         "revision": 2,
         "published": True,
         "ledger": Path("var/ledger/2026-10.r2.duckdb"),
@@ -126,6 +128,9 @@ class FakePeriod:
     difference_usd: Decimal = Decimal("1.25")
     residual_usd: Decimal = Decimal(0)
     discrepancies: tuple[FakeDiscrepancy, ...] = (FakeDiscrepancy(),)
+    signatures: tuple[object, ...] = ()
+    withdrawn: tuple[object, ...] = ()
+    why: str = ""
 
 
 def explanation(**changes: object) -> SimpleNamespace:

@@ -45,7 +45,8 @@ def test_every_command_and_option_is_in_the_readme_and_the_other_way_round():
     for line in block[1].splitlines():
         _, command, usage = line.split(maxsplit=2)
         written[command] = {
-            (option, metavar or None) for option, metavar in re.findall(r"\[(-{1,2}[\w-]+)(?: (\w+))?\]", usage)
+            (option, metavar or None)
+            for option, metavar in re.findall(r"(?:^|[ [])(-{1,2}[\w-]+)(?: ([\w|]+))?", usage)
         }
     assert written == {name: options(command) for name, command in cli.commands.commands.items()}
 

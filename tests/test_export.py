@@ -15,6 +15,7 @@ from reconcile.config import load_config
 from reconcile.errors import ConfigError
 from reconcile.export import KINDS, Kind, export
 from reconcile.export.files import whole
+from reconcile.register import Register
 
 PUBLIC = ("summary", "cell", "usage", "bridge", "discrepancy", "allocation", "chargeback")
 
@@ -181,7 +182,7 @@ def test_a_file_is_whole_or_not_there(tmp_path):
 
 def test_exports_are_offered_for_a_final_month_without_a_note(home, tmp_path):
     """Closed for good, a revision no longer changes, and nothing is said."""
-    register = ledger.Register(home / "var" / "register.jsonl")
+    register = Register(home / "var" / "register.jsonl")
     register.append("close", period="2026-10", revision=1, final=True, at="2026-11-04T06:00:00Z")
     try:
         written = run.export(

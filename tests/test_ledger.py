@@ -1,7 +1,6 @@
-"""The ledger: one immutable file a revision, published atomically; the register; what a broken check says."""
+"""The ledger: one immutable file a revision, published atomically; what a broken check says."""
 
 import errno
-import json
 import os
 import stat
 from datetime import date
@@ -14,7 +13,7 @@ import pytest
 
 from reconcile import ledger
 from reconcile.errors import ConfigError, InvariantError
-from reconcile.ledger import Register, Revision, Shelf
+from reconcile.ledger import Revision, Shelf
 from reconcile.period import Period
 
 OCTOBER = Period.parse("2026-10")
@@ -216,51 +215,3 @@ def test_tidying_brings_a_lost_link_back(shelf):
         "2026-10.r1.duckdb",
         "2026-10.r2.duckdb",
     ]
-
-
-# The register
-
-
-@pytest.fixture
-def register(tmp_path) -> Register:
-    return Register(tmp_path / "register.jsonl")
-
-
-def test_every_line_names_the_one_before(register):
-    """Entries come back in order, each with the digest of the line before it."""
-    assert register.entries() == []
-    register.append("close", period="2026-10", revision=1, final=False)
-    register.append("close", period="2026-10", revision=2, final=True)
-    first, second = register.path.read_bytes().splitlines()
-    assert register.entries() == [json.loads(first), json.loads(second)]
-    assert [entry["before"] for entry in register.entries()] == ["", sha256(first).hexdigest()]
-    assert register.entries()[1]["revision"] == 2
-    assert stat.S_IMODE(register.path.stat().st_mode) == 0o600
-
-
-def test_any_changed_byte_of_a_line_breaks_the_chain(register):
-    """Whatever byte of an earlier line is changed, and whichever line is missing, is found and the line named."""
-    for revision in (1, 2, 3):
-        register.append("close", revision=revision)
-    whole = register.path.read_bytes()
-    begin = 0
-    for number, line in enumerate(whole.splitlines(keepends=True)[:2], start=1):
-        for position in range(begin, begin + len(line) - 1):
-            register.path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
-            with pytest.raises(InvariantError, match=rf"register\.jsonl:({number}|{number + 1}): follows a line"):
-                register.entries()
-        register.path.write_bytes(whole[:begin] + whole[begin + len(line) :])
-        with pytest.raises(InvariantError, match=f":{number}: follows a line"):
-            register.entries()
-        begin += len(line)
-
-
-def test_a_line_that_was_cut_off_never_counted(register):
-    """What a crash left of a last line is ignored, and the next line takes its place."""
-    register.append("close", revision=1)
-    whole = register.path.read_bytes()
-    for cut in (b'{"event": "clo', b"\xff", b'{"event": "close", "before": ""}'):
-        register.path.write_bytes(whole + cut)
-        assert [entry["revision"] for entry in register.entries()] == [1]
-        register.append("close", revision=2)
-        assert [entry["revision"] for entry in register.entries()] == [1, 2]

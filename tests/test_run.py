@@ -11,7 +11,7 @@ import stat
 import subprocess
 import sys
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from hashlib import sha256
 from importlib.resources import files as package_files
@@ -19,93 +19,18 @@ from pathlib import Path
 
 import duckdb
 import pytest
+from sites import OCTOBER, VARYING, Site, digests, views
 
-from reconcile import cli, ledger, run
+from reconcile import ledger, run
 from reconcile.config import load_config
 from reconcile.errors import InvariantError, NotReadyError, SourceError
-from reconcile.period import Period
 from reconcile.prices import PriceBook
 from reconcile.pull.client import Patience
 from reconcile.pull.span import Span
+from reconcile.register import Register
+from reconcile.run import reports
 from reconcile.sandbox import Fault, Faults, Sandbox, Scenario
 from reconcile.sandbox.sandbox import KEY_VARIABLE
-
-OCTOBER = Period.parse("2026-10")
-REPOSITORY = Path(__file__).parents[1]
-VARYING = {"input_digest", "revision", "sha256", "digest"}
-"""Columns of report views that name an input rather than say what follows from it."""
-
-
-@dataclass(frozen=True)
-class Site:
-    """A folder with logs and config, closed against a server of its own each time."""
-
-    folder: Path
-    simulated: Sandbox
-
-    @property
-    def var(self) -> Path:
-        """The data_dir."""
-        return self.folder / "var"
-
-    def configure(self, url: str, *edits: tuple[str, str]) -> Path:
-        """Write the config for a server, with parts of its text replaced."""
-        text = self.simulated.config(url)
-        for old, new in edits:
-            assert old in text
-            text = text.replace(old, new)
-        path = self.folder / "config.yaml"
-        path.write_text(text)
-        return path
-
-    def close(self, *faults: Fault, edits=(), month=OCTOBER, now=None, **options) -> run.Outcome:
-        """Close against a server with these faults."""
-        with self.simulated.serve(faults=Faults(faults)) as server:
-            config = load_config(self.configure(server.url, *edits))
-            return run.close(config, period=month, now=now or self.simulated.now, **options)
-
-    def invoke(self, *faults: Fault, edits=(), month="2026-10", now=None, options=()) -> int:
-        """Close by the command line, in this process."""
-        with self.simulated.serve(faults=Faults(faults)) as server:
-            return cli.invoke([*self.arguments(self.configure(server.url, *edits), month, now), *options])
-
-    def arguments(self, config: Path, month="2026-10", now=None) -> list[str]:
-        """What stands on the command line."""
-        return ["close", "-c", str(config), "--month", month, "--now", (now or self.simulated.now).isoformat()]
-
-    def spawn(self, config: Path, *options: str) -> subprocess.Popen:
-        """Close by the command line, in another process."""
-        command = [sys.executable, "-m", "reconcile", *self.arguments(config), *options]
-        return subprocess.Popen(  # noqa: S603 - our own command
-            command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-        )
-
-    def published(self) -> dict[str, str]:
-        """The digest of every published file: the revisions and the reports."""
-        return digests(self.var / "ledger") | digests(self.var / "reports")
-
-    def revisions(self) -> list[str]:
-        """What lies in the ledger's folder."""
-        return sorted(path.name for path in (self.var / "ledger").glob("*"))
-
-
-def digests(folder: Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(folder)): sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
-
-
-def views(path: Path, leave_out=frozenset()) -> dict[str, list]:
-    """The rows of every report view."""
-    found = {}
-    with ledger.reading(path) as connection:
-        names = connection.execute("select view_name from duckdb_views() where schema_name = 'report'").fetchall()
-        for (name,) in names:
-            rows = ledger.rows(connection, f'select * from report."{name}"')
-            found[name] = [{key: value for key, value in row.items() if key not in leave_out} for row in rows]
-    return found
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -280,19 +205,6 @@ def test_too_early_is_exit_5(fresh, capsys, month, now, options):
     assert not fresh.var.exists()
 
 
-def test_a_final_close_makes_the_revision_closed(site):
-    """Once closed with --final a revision is closed, and stays so when it is looked at again."""
-    config = load_config(site.configure("http://127.0.0.1:9"))
-    assert [status.state for status in run.status(config)] == ["provisional"]
-    site.close(final=True)
-    site.close()
-    (status,) = run.status(config)
-    assert (status.period, status.state, status.revision) == ("2026-10", "closed", 1)
-    assert status.closed_at == "2026-11-04T06:00:00Z"
-    assert len(status.discrepancies) == views(site.var / "ledger/2026-10.duckdb")["summary"][0]["discrepancy_count"]
-    assert {found.age_months for found in status.discrepancies} == {1}
-
-
 def test_a_final_close_needs_a_settled_pull(tmp_path):
     """--final --offline with a pull from before the month had settled is refused, whatever the time is now."""
     simulated = Sandbox.build(Scenario(requests=300, now=datetime(2026, 11, 1, 6, tzinfo=UTC)))
@@ -454,7 +366,7 @@ def test_a_data_dir_that_cannot_be_written_is_exit_2(fresh, capsys):
 
 def test_a_second_close_at_once_is_refused(site, capsys):
     """While one run writes, another one says so and leaves everything as it is."""
-    with run._Room(site.var).locked():
+    with run.Room(site.var).locked():
         fails(site, capsys, 3, "another run is writing there")
     assert site.close().published is False
 
@@ -536,7 +448,7 @@ def test_a_killed_close_is_made_good_by_the_next(closed, fresh):
 def test_a_crash_while_publishing_is_made_good(site, tmp_path, monkeypatch):
     """Once r2 has its name it is published: link, reports and register follow, at the next close if need be."""
     edits = [("usd: 1.00", "usd: 2.00")]
-    copies = [replace(site, folder=tmp_path / name) for name in ("_link", "_swap_in", "append")]
+    copies = [replace(site, folder=tmp_path / name) for name in ("_link", "swap_in", "append")]
     for copy in copies:
         shutil.copytree(site.folder, copy.folder)
     site.close(edits=edits, offline=True)
@@ -544,7 +456,7 @@ def test_a_crash_while_publishing_is_made_good(site, tmp_path, monkeypatch):
     def crash(*_, **__):
         raise KeyboardInterrupt
 
-    for copy, holder in zip(copies, (ledger, run, ledger.Register), strict=True):
+    for copy, holder in zip(copies, (ledger, reports.Aside, Register), strict=True):
         with monkeypatch.context() as patch:
             patch.setattr(holder, copy.folder.name, crash)
             with pytest.raises(KeyboardInterrupt):
@@ -554,7 +466,7 @@ def test_a_crash_while_publishing_is_made_good(site, tmp_path, monkeypatch):
         assert digests(copy.var / "reports") == digests(site.var / "reports")
         assert copy.revisions() == site.revisions()
         assert views(outcome.ledger)["summary"][0]["revision"] == 2
-        closes = [entry for entry in run._Room(copy.var).register.entries() if entry["event"] == "close"]
+        closes = [entry for entry in run.Room(copy.var).register.entries() if entry["event"] == "close"]
         assert [entry["revision"] for entry in closes] == [1, 2]
 
 

@@ -33,12 +33,14 @@ from reconcile.period import Period
 
 if TYPE_CHECKING:
     from reconcile.export import Kind
+    from reconcile.register import Role, Standing
     from reconcile.sandbox import Sandbox
 
 INTERRUPTED = 130
 BUG = 70
 EXPORTS = ("focus", "journal", "xlsx", "csv", "parquet")
 FOCUS_VERSIONS = ("1.2", "1.4")
+ROLES = ("preparer", "reviewer")
 
 
 # From arguments to exit code ------------------------------------------------------------------------------------------
@@ -119,6 +121,9 @@ _config = click.option(
     metavar="FILE",
     type=click.Path(path_type=Path),
     help="The config file.",
+)
+_chosen_month = click.option(
+    "--month", callback=_month, metavar="M", help="The month, YYYY-MM; default: the last complete one in UTC."
 )
 _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, all else on stderr.")
 _now = click.option("--now", callback=_instant, hidden=True, help="Another clock, for a sandbox.")
@@ -351,10 +356,8 @@ def check(*, config_path: Path, now: datetime | None) -> int:
 
 @commands.command()
 @_config
-@click.option(
-    "--month", callback=_month, metavar="M", help="The month, YYYY-MM; default: the last complete one in UTC."
-)
-@click.option("--final", is_flag=True, help="Close for good: refused (exit 5) until the month's data has settled.")
+@_chosen_month
+@click.option("--final", is_flag=True, help="Close for good, if every gate holds; else the close is provisional.")
 @click.option("--offline", is_flag=True, help="Use the last complete pull: neither network nor key is needed.")
 @_json
 @_now
@@ -406,12 +409,63 @@ def status(*, config_path: Path, as_json: bool) -> int:
     return 0
 
 
+@commands.command()
+@_config
+@_chosen_month
+@click.option("--by", required=True, metavar="NAME", help="Who signs.")
+@click.option("--role", required=True, type=click.Choice(ROLES), metavar="|".join(ROLES), help="As what.")
+@_json
+@_now
+def approve(
+    *, config_path: Path, month: Period | None, by: str, role: "Role", as_json: bool, now: datetime | None
+) -> int:
+    """Sign the published figures of a month.
+
+    Two people sign, one as preparer and one as reviewer. What changes the figures takes both signatures away.
+    """
+    from reconcile import run  # noqa: PLC0415
+    from reconcile.config import load_config  # noqa: PLC0415
+
+    clock = _clock(now)
+    period = month or Period.last_complete(clock)
+    stands = run.approve(load_config(config_path), period=period, by=by, role=role, now=clock)
+    _say_standing(stands, as_json=as_json)
+    return 0
+
+
+@commands.command()
+@_config
+@_chosen_month
+@click.option("--reason", required=True, metavar="TEXT", help="Why; it stays in the register and on the pages.")
+@_json
+@_now
+def reopen(*, config_path: Path, month: Period | None, reason: str, as_json: bool, now: datetime | None) -> int:
+    """Let a closed month be closed anew.
+
+    Its figures stay as they are until then; its signatures do not hold any more.
+    """
+    from reconcile import run  # noqa: PLC0415
+    from reconcile.config import load_config  # noqa: PLC0415
+
+    clock = _clock(now)
+    period = month or Period.last_complete(clock)
+    _say_standing(run.reopen(load_config(config_path), period=period, reason=reason, now=clock), as_json=as_json)
+    return 0
+
+
+def _say_standing(stands: "Standing", *, as_json: bool) -> None:
+    if as_json:
+        signed = [vars(signature) for signature in stands.signatures]
+        told = {"period": stands.period, "state": stands.state, "revision": stands.revision, "signatures": signed}
+        say_json({"exit": 0, **told})
+    else:
+        say(*text.standing(stands))
+
+
 @commands.command(name="export")
 @click.argument("kind", type=click.Choice(EXPORTS), metavar="|".join(EXPORTS))
 @_config
-@click.option(
-    "--month", callback=_month, metavar="M", help="The month, YYYY-MM; default: the last complete one in UTC."
-)
+@_chosen_month
 @click.option(
     "--out",
     type=click.Path(path_type=Path),

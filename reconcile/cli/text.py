@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from reconcile.money import cents
 
 if TYPE_CHECKING:
+    from reconcile.register import Standing
     from reconcile.run import Outcome, PeriodStatus
     from reconcile.sandbox import Planted
 
@@ -17,7 +18,8 @@ Rows = Iterable[Mapping[str, Any]]
 def summary(outcome: "Outcome") -> Iterator[str]:
     """The close at a glance: the finding, the three sides, the bridge, the chargeback, what to be warned of."""
     figures: Mapping[str, Any] = outcome.summary
-    revision = f"r{outcome.revision}" + ("" if outcome.published else ", unchanged")
+    state = "" if outcome.state == "provisional" else f", {outcome.state}"
+    revision = f"r{outcome.revision}{state}" + ("" if outcome.published else ", unchanged")
     # of the rounded figures, as the pages say it
     difference_usd = cents(figures["billed_usd"]) - cents(figures["recorded_usd"])
     truth = _truth(difference_usd, len(outcome.discrepancies))
@@ -31,6 +33,7 @@ def summary(outcome: "Outcome") -> Iterator[str]:
     head = ("Cost center", "name", "direct", "shared", "total")
     yield from table([head, *_chargeback(outcome.chargeback)], "<<>>>")
     yield from (f"Warning: {warning}" for warning in outcome.warnings)
+    yield from (f"Not final: {gate}" for gate in outcome.unmet)
 
 
 def pages(outcome: "Outcome") -> Iterator[str]:
@@ -57,12 +60,15 @@ def planted_beside_found(planted: Iterable["Planted"], outcome: "Outcome") -> It
 
 
 def status(periods: Sequence["PeriodStatus"]) -> Iterator[str]:
-    """A line a period, then a line an open discrepancy."""
+    """A line a period, then who signed it, then a line an open discrepancy."""
     if not periods:
         yield "No period was closed yet. `reconcile close` closes the last complete month."
         return
     head = ("Period", "state", "revision", "closed at", "billed", "difference", "residual", "open")
     yield from table([head, *map(_period, periods)], "<<<<>>>>")
+    notes = [note for one in periods for note in _notes(one)]
+    if notes:
+        yield from ("", *notes)
     opened = [
         (found.id, one.period, found.reason, usd(found.amount_usd), str(found.age_months))
         for one in periods
@@ -71,6 +77,13 @@ def status(periods: Sequence["PeriodStatus"]) -> Iterator[str]:
     if opened:
         yield ""
         yield from table([("Discrepancy", "period", "reason", "USD", "months"), *opened], "<<<>>")
+
+
+def standing(stands: "Standing") -> Iterator[str]:
+    """Where a month stands, and who signed it."""
+    yield f"{stands.period} r{stands.revision} is {stands.state}" + (f": {stands.why}." if stands.why else ".")
+    for signature in stands.holding:
+        yield f"Signed by {signature.who} as {signature.role} on {signature.at}."
 
 
 def _truth(difference_usd: Decimal, discrepancies: int) -> str:
@@ -116,13 +129,24 @@ def _period(one: "PeriodStatus") -> tuple[str, ...]:
     return (
         one.period,
         one.state,
-        f"r{one.revision}",
-        one.closed_at,
+        f"r{one.revision}" if one.revision else "-",
+        one.closed_at or "-",
         usd(one.billed_usd),
         usd(one.difference_usd),
         usd(one.residual_usd),
         str(len(one.discrepancies)),
     )
+
+
+def _notes(one: "PeriodStatus") -> Iterator[str]:
+    """Who signed a period, whose signature no longer holds and why, and why it was opened again."""
+    if one.why:
+        yield f"{one.period} was reopened: {one.why}"
+    for signature in one.signatures:
+        yield f"{one.period} signed by {signature.who} ({signature.role}) on {signature.at}"
+    for signature in one.withdrawn:
+        who = f"{signature.who} ({signature.role}, r{signature.revision})"
+        yield f"{one.period} no longer signed by {who}: {signature.withdrawn}"
 
 
 def usd(amount_usd: Decimal | None) -> str:

@@ -14,6 +14,7 @@ import jinja2
 from markupsafe import Markup
 
 from reconcile import ledger, money
+from reconcile.register import Standing
 from reconcile.render.chargeback import UNALLOCATED, Statements, allocation, chargeback_table, statement_names
 from reconcile.render.charts import Charts
 from reconcile.render.tables import Table, fetch, footed, grouped
@@ -46,13 +47,14 @@ def publish_views(connection: duckdb.DuckDBPyConnection) -> None:
     ledger.run_sql(connection, "render")
 
 
-def render(connection: duckdb.DuckDBPyConnection, out_dir: Path) -> tuple[Path, ...]:
+def render(connection: duckdb.DuckDBPyConnection, out_dir: Path, stands: Standing | None = None) -> tuple[Path, ...]:
     """Write the pages and one CSV for each report view into ``out_dir``, replacing what was there as a whole.
 
-    Reads only schema ``report``; the same rows give the same bytes. Returns the paths: ``index.html``,
+    Reads only schema ``report``; the same rows give the same bytes. ``stands`` is where the period stands, by default
+    provisional and unsigned. Returns the paths: ``index.html``,
     ``discrepancy.html``, ``allocation.html``, the statements by cost center, as pages and as CSV, then the views' CSV.
     """
-    pages = _pages(connection)
+    pages = _pages(connection, stands or Standing("", state="provisional"))
     views = _views(connection)
     with _swapped_in(out_dir) as folder:
         for name, text in pages.items():
@@ -272,7 +274,7 @@ def _figures(bridge: Sequence[Any]) -> Figures:
 # Pages ---------------------------------------------------------------------------------------------------------------
 
 
-def _pages(connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
+def _pages(connection: duckdb.DuckDBPyConnection, stands: Standing) -> dict[str, str]:
     """The text of every page by its path in the folder, in the order in which they are returned."""
     bridge = _printed_bridge(fetch(connection, "select * from report.bridge"))
     figures = _figures(bridge)
@@ -284,6 +286,7 @@ def _pages(connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
     states = _states(connection, bridge)
     environment = _environment(
         run=run,
+        stands=stands,
         summary=summary,
         verdict=verdict,
         figures=figures,

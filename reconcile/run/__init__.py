@@ -10,15 +10,11 @@ A revision is published by giving its file a name. What follows from it (the lin
 the register's line) comes after, and is made good by the next close where a crash came in between.
 """
 
-import errno
-import fcntl
 import os
-import re
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, time, timedelta
+from dataclasses import dataclass, fields, replace
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from hashlib import sha256
 from pathlib import Path
@@ -33,6 +29,25 @@ from reconcile.export import Exported, FocusOptions, Kind
 from reconcile.export import export as write_export
 from reconcile.period import Period
 from reconcile.prices import PriceBook
+from reconcile.register import Signature, Standing, State, changed, last_published, standing
+from reconcile.run import gates, reports
+from reconcile.run.room import Room, file_sha256
+from reconcile.run.signing import approve, reopen
+
+__all__ = [
+    "Explanation",
+    "OpenDiscrepancy",
+    "Outcome",
+    "PeriodStatus",
+    "approve",
+    "close",
+    "directory",
+    "explanation",
+    "export",
+    "reach",
+    "reopen",
+    "status",
+]
 
 Row = Mapping[str, Any]
 OnProgress = Callable[[str, int, int | None], None]
@@ -41,10 +56,14 @@ OnProgress = Callable[[str, int, int | None], None]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a close found: rows of the public views, exact. ``files`` are the reports, pages before tables."""
+    """What a close found: rows of the public views, exact. ``files`` are the reports, pages before tables.
+
+    ``state`` is where the month stands now; ``unmet`` are the gates that kept it from being closed for good.
+    """
 
     exit_code: int
     period: str
+    state: State
     revision: int
     published: bool
     ledger: Path
@@ -54,6 +73,7 @@ class Outcome:
     chargeback: tuple[Row, ...]
     discrepancies: tuple[Row, ...]
     warnings: tuple[str, ...]
+    unmet: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -68,16 +88,23 @@ class OpenDiscrepancy:
 
 @dataclass(frozen=True)
 class PeriodStatus:
-    """Where a period stands: ``closed`` once its revision was closed with ``--final``, until then ``provisional``."""
+    """Where a period stands; of one that is ``open`` nothing is published, and its figures are None.
+
+    ``closed_at`` is the instant of the final close, of a month without one that of the last close. ``signatures`` are
+    those that hold, ``withdrawn`` those that do not any more, with why. ``why`` is the reason of a reopening.
+    """
 
     period: str
-    state: str
+    state: State
     revision: int
     closed_at: str
-    billed_usd: Decimal
-    difference_usd: Decimal
-    residual_usd: Decimal
+    billed_usd: Decimal | None
+    difference_usd: Decimal | None
+    residual_usd: Decimal | None
     discrepancies: tuple[OpenDiscrepancy, ...]
+    signatures: tuple[Signature, ...]
+    withdrawn: tuple[Signature, ...]
+    why: str
 
 
 @dataclass(frozen=True)
@@ -127,9 +154,9 @@ def close(
     Raises ``ReconcileError``; nothing is published then.
     """
     period = period or Period.last_complete(now)
-    settled_at = datetime.combine(period.end_on, time(), UTC) + timedelta(hours=config.billing.settle_hours)
-    _refuse_early(period, now, settled_at if final else None)
-    room = _Room(config.data_dir)
+    settle_hours = config.billing.settle_hours
+    gates.refuse_early(period, now, final=final, settle_hours=settle_hours)
+    room = Room(config.data_dir)
     with room.locked():
         room.tidy()
         job = _Job(
@@ -142,12 +169,8 @@ def close(
             on_progress=on_progress,
         )
         pulled = _last_pull(job) if offline else _new_pull(job)
-        if final and pulled.data_refreshed_at < settled_at:
-            raise NotReadyError(
-                f"close --final {period}",
-                f"the last pull is of {_stamp(pulled.data_refreshed_at)}, the month settles at {_stamp(settled_at)}",
-                "Close again, without --offline",
-            )
+        if final:
+            gates.refuse_old_pull(period, pulled.data_refreshed_at, settle_hours)
         try:
             return _close(job, pulled, final=final)
         except _DisagreementError as error:
@@ -157,35 +180,39 @@ def close(
 
 
 def status(config: Config) -> tuple[PeriodStatus, ...]:
-    """Every published period, oldest first."""
-    room = _Room(config.data_dir)
+    """Every period that was closed or pulled, oldest first."""
+    room = Room(config.data_dir)
     entries = room.register.entries()
     found: list[PeriodStatus] = []
     ages: dict[str, int] = {}
     before: Period | None = None
-    for period in room.shelf.periods():
+    known = {Period.parse(entry["period"]) for entry in entries if entry["event"] == "pull"}
+    for period in sorted(known | {*room.shelf.periods()}):
         revision = room.shelf.newest(period)
-        if revision is None:  # removed just now
+        stands = standing(entries, period)
+        if revision is None:
+            found.append(PeriodStatus(str(period), "open", 0, "", None, None, None, (), (), (), ""))
             continue
         with ledger.reading(revision.path) as connection:
             summary = ledger.rows(connection, "select * from report.summary")[0]
             open_rows = _open(connection)
         follows = before is not None and before.next == period
         ages = {row["id"]: (ages.get(row["id"], 0) if follows else 0) + 1 for row in open_rows}
-        closes = _closes(entries, period, revision.number)
-        final = next((entry for entry in closes if entry["final"]), None)
         found.append(
             PeriodStatus(
                 period=str(period),
-                state="closed" if final else "provisional",
+                state="provisional" if stands.state == "open" else stands.state,
                 revision=revision.number,
-                closed_at=(final or closes[-1])["at"] if closes else "",
+                closed_at=stands.closed_at or stands.at,
                 billed_usd=summary["billed_usd"],
                 difference_usd=summary["difference_usd"],
                 residual_usd=summary["residual_usd"],
                 discrepancies=tuple(
                     OpenDiscrepancy(row["id"], row["reason"], row["amount_usd"], ages[row["id"]]) for row in open_rows
                 ),
+                signatures=stands.holding,
+                withdrawn=stands.withdrawn,
+                why=stands.why,
             )
         )
         before = period
@@ -207,7 +234,7 @@ def export(
     ``version``, ``draft`` and ``parquet`` are for FOCUS. Raises ``SourceError`` for a period that was never closed,
     and what `reconcile.export.export` raises.
     """
-    room = _Room(config.data_dir)
+    room = Room(config.data_dir)
     revision = room.shelf.newest(period)
     if revision is None:
         raise SourceError(
@@ -222,7 +249,8 @@ def export(
             written = write_export(connection, kind, out, config, FocusOptions(version, draft, parquet))
     finally:
         os.umask(before)
-    if any(entry["final"] for entry in _closes(room.register.entries(), period, revision.number)):
+    stands = standing(room.register.entries(), period)
+    if stands.is_closed and stands.revision == revision.number:
         return written
     return replace(written, notes=(*written.notes, f"r{revision.number} was not closed with --final: it may change"))
 
@@ -232,7 +260,7 @@ def explanation(config: Config, finding_id: str, *, period: Period | None, reque
 
     Raises ``ConfigError`` where there is none of that id.
     """
-    shelf = _Room(config.data_dir).shelf
+    shelf = Room(config.data_dir).shelf
     periods = [period] if period else shelf.periods()[::-1]
     for revision in filter(None, map(shelf.newest, periods)):
         with ledger.reading(revision.path) as connection:
@@ -258,88 +286,6 @@ def _explanation(
     )
 
 
-# The folder -----------------------------------------------------------------------------------------------------------
-
-_UNWRITABLE = frozenset(
-    {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST}
-)
-_LEFT_OVER = re.compile(r"(\d{4}-\d{2})\.(?:next|next\.partial|partial|former)")
-
-
-@dataclass(frozen=True)
-class _Room:
-    """Where a run reads and writes: the folders of ``data_dir``."""
-
-    root: Path
-
-    @property
-    def raw(self) -> Path:
-        return self.root / "raw"
-
-    @property
-    def scratch(self) -> Path:
-        return self.root / "tmp"
-
-    @property
-    def shelf(self) -> ledger.Shelf:
-        return ledger.Shelf(self.root / "ledger")
-
-    @property
-    def register(self) -> ledger.Register:
-        return ledger.Register(self.root / "register.jsonl")
-
-    def reports(self, period: Period) -> Path:
-        return self.root / "reports" / str(period)
-
-    def exports(self, period: Period, kind: Kind) -> Path:
-        """A folder a month; what is a file a view has one of its own in it."""
-        folder = self.root / "exports" / str(period)
-        return folder / kind if kind in {"csv", "parquet"} else folder
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the folder for one run; what is new in it is for the owner only.
-
-        Raises ``SourceError`` when another run holds it, ``ConfigError`` when it cannot be written.
-        """
-        before = os.umask(0o077)
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            with (self.root / ".lock").open("a") as lock:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    raise SourceError(
-                        f"data_dir: {self.root}",
-                        "another run is writing there, expected none",
-                        "Wait until it has ended",
-                    ) from None
-                yield
-        except OSError as error:
-            if error.errno not in _UNWRITABLE:
-                raise
-            raise ConfigError(
-                f"data_dir: {self.root}",
-                f"{error.filename or 'a file'} cannot be written ({error.strerror})",
-                "Make room, or correct owner and mode",
-            ) from None
-        finally:
-            os.umask(before)
-
-    def tidy(self) -> None:
-        """Make good what a run that was cut off left: half-built files go, links follow, reports stand in place."""
-        self.register.entries()
-        self.shelf.tidy()
-        shutil.rmtree(self.scratch, ignore_errors=True)
-        for path in sorted((self.root / "reports").glob("*")):
-            if found := _LEFT_OVER.fullmatch(path.name):
-                reports = path.with_name(found[1])
-                if path.name.endswith(".former") and not reports.exists():
-                    path.rename(reports)
-                else:
-                    shutil.rmtree(path)
-
-
 # One close ------------------------------------------------------------------------------------------------------------
 
 
@@ -350,7 +296,7 @@ class _Job:
     config: Config
     period: Period
     now: datetime
-    room: _Room
+    room: Room
     logs: tuple[load.LogFiles, ...]
     book: PriceBook
     on_progress: OnProgress
@@ -374,18 +320,44 @@ class _Job:
         """Tell how far the stage `load` is."""
         self.on_progress(f"load: {what}", done, total)
 
-    def digest(self, pulled: load.Pull) -> str:
-        """SHA-256 over everything that a result is a function of."""
-        lines = [
-            f"period {self.period}",
-            f"pages {pulled.digest()}",
-            *(f"log {found.log.name} {digest}" for found in self.logs for digest in sorted(found.sha256)),
-            f"config {config_digest(self.config)}",
-            f"prices {self.book.digest}",
-            f"version {__version__}",
-            *(f"earlier {revision.path.stem} {_input_digest(revision)}" for revision in self.earlier),
-        ]
+    def inputs(self, pulled: load.Pull) -> "_Inputs":
+        """Everything that a result is a function of."""
+        return _Inputs(
+            period=self.period,
+            pages=(f"pages {pulled.digest()}",),
+            logs=tuple(f"log {found.log.name} {digest}" for found in self.logs for digest in sorted(found.sha256)),
+            config=(f"config {config_digest(self.config)}",),
+            prices=(f"prices {self.book.digest}",),
+            version=(f"version {__version__}",),
+            earlier=tuple(f"earlier {revision.path.stem} {_input_digest(revision)}" for revision in self.earlier),
+        )
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """What a result is a function of, as the lines that its digest is taken over, by kind of input."""
+
+    period: Period
+    pages: tuple[str, ...]
+    logs: tuple[str, ...]
+    config: tuple[str, ...]
+    prices: tuple[str, ...]
+    version: tuple[str, ...]
+    earlier: tuple[str, ...]
+
+    @property
+    def _kinds(self) -> dict[str, tuple[str, ...]]:
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "period"}
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over all of them."""
+        lines = [f"period {self.period}", *(line for kind in self._kinds.values() for line in kind)]
         return sha256("\n".join(lines).encode()).hexdigest()
+
+    def digests(self) -> dict[str, str]:
+        """A digest for each kind, so that a later close can tell which of them changed."""
+        return {name: sha256("\n".join(lines).encode()).hexdigest()[:16] for name, lines in self._kinds.items()}
 
 
 class _DisagreementError(SourceError):
@@ -399,22 +371,6 @@ class _DisagreementError(SourceError):
             f"{first['meter']} is {first['grouped']} by hour and {first['ungrouped']} in the day's control total"
             + (f"; {len(self.days) - 1} more days disagree" if self.days[1:] else ""),
             "The provider may still be counting: close again in an hour",
-        )
-
-
-def _refuse_early(period: Period, now: datetime, settled_at: datetime | None) -> None:
-    """Raise ``NotReadyError`` for a month without a complete day, and before it has settled where it must have."""
-    if period.through_on(now) is None:
-        raise NotReadyError(
-            str(period),
-            f"has no complete day at {_stamp(now)}",
-            "A day is complete an hour after its end in UTC: close the month later, or an earlier month",
-        )
-    if settled_at is not None and now < settled_at:
-        raise NotReadyError(
-            f"close --final {period}",
-            f"it is {_stamp(now)}, the month settles at {_stamp(settled_at)}",
-            "Close again then, or without --final for a provisional revision",
         )
 
 
@@ -462,7 +418,12 @@ def _pull_again(job: _Job, pulled: load.Pull, days: Sequence[date]) -> load.Pull
 def _registered(job: _Job, folder: Path) -> load.Pull:
     pulled = load.Pull.read(folder)
     job.room.register.append(
-        "pull", period=str(job.period), folder=folder.name, pages_digest=pulled.digest(), at=_stamp(job.now)
+        "pull",
+        period=str(job.period),
+        folder=folder.name,
+        pages_digest=pulled.digest(),
+        manifest_sha256=file_sha256(folder / "manifest.json"),
+        at=gates.stamp(job.now),
     )
     return pulled
 
@@ -470,42 +431,106 @@ def _registered(job: _Job, folder: Path) -> load.Pull:
 def _close(job: _Job, pulled: load.Pull, *, final: bool) -> Outcome:
     """Publish what the inputs give unless the current revision is of the same ones; either way its reports stand.
 
-    Raises ``_DisagreementError`` where the pages do not agree with each other.
+    Raises ``NotReadyError`` where the month is closed and its inputs are others, and where a gate of a final close
+    does not hold (what is published then is provisional); ``_DisagreementError`` where the pages do not agree with
+    each other.
     """
-    shelf, reports, register = job.room.shelf, job.room.reports(job.period), job.room.register
-    digest = job.digest(pulled)
-    current = shelf.newest(job.period)
-    if published := current is None or _input_digest(current) != digest:
-        revision = _publish(job, pulled, digest, current.number + 1 if current else 1)
+    inputs = job.inputs(pulled)
+    current = job.room.shelf.newest(job.period)
+    stands = standing(job.room.register.entries(), job.period)
+    is_same = current is not None and _input_digest(current) == inputs.digest
+    if stands.is_closed and not is_same:
+        raise _closed_already(stands, inputs)
+    if is_same and current is not None:
+        closed = _close_again(job, current, stands, inputs, final=final)
     else:
-        revision = current
-        closes = _closes(register.entries(), job.period, revision.number)
-        if not closes or closes[-1]["reports_digest"] != _files_digest(reports):
-            with ledger.reading(revision.path) as connection, job.step("render"):
-                render.render(connection, reports)
-    register.append(
-        "close",
-        period=str(job.period),
-        revision=revision.number,
-        final=final,
-        input_digest=digest,
-        reports_digest=_files_digest(reports),
-        at=_stamp(job.now),
+        closed = _publish(job, pulled, inputs, current.number + 1 if current else 1, stands, final=final)
+    if any(gate.gate != gates.DISCREPANCIES for gate in closed.unmet):
+        raise gates.GatesError(closed.unmet)
+    return _outcome(job, closed, published=not is_same)
+
+
+def _closed_already(stands: Standing, inputs: "_Inputs") -> NotReadyError:
+    return NotReadyError(
+        stands.period,
+        f"r{stands.revision} is closed since {stands.closed_at}, and what it was made from is not the same any more:"
+        f" {changed(stands.inputs, inputs.digests())}. It stays as it is",
+        f"`reconcile recheck --month {stands.period}` books what the provider corrected in the open month;"
+        f" `reconcile reopen --month {stands.period} --reason …` lets the month be closed anew",
     )
-    return _outcome(job, revision, published=published)
 
 
-def _publish(job: _Job, pulled: load.Pull, digest: str, number: int) -> ledger.Revision:
+@dataclass(frozen=True)
+class _Closed:
+    """A revision that stands, where the month stands with it, and the gates that it did not pass."""
+
+    revision: ledger.Revision
+    stands: Standing
+    unmet: tuple[gates.GateError, ...]
+
+
+def _close_again(job: _Job, revision: ledger.Revision, stands: Standing, inputs: "_Inputs", *, final: bool) -> _Closed:
+    """The revision that the inputs gave before, for good where that is asked for now; its reports are made good."""
+    room = job.room
+    last = last_published(room.register.entries(), job.period, revision.number)
+    with ledger.reading(revision.path) as connection:
+        judged = _judge(job, connection, inputs, revision.number, final=final)
+        after = stands.after(judged.facts)
+        is_shown = after.shown == stands.shown and last.get("reports_digest") == reports.digest(
+            room.reports(job.period)
+        )
+        if not is_shown:
+            with job.step("render"):
+                aside = reports.render_aside(connection, room.reports(job.period), after)
+    if not is_shown:
+        aside.swap_in()
+    ledger_sha256 = last.get("ledger_sha256") or file_sha256(revision.path)
+    return _Closed(revision, _register_close(job, judged, ledger_sha256), judged.unmet)
+
+
+def _publish(job: _Job, pulled: load.Pull, inputs: "_Inputs", number: int, stands: Standing, *, final: bool) -> _Closed:
     """Build a revision and its reports aside; when both stand, publish them."""
-    shelf, reports = job.room.shelf, job.room.reports(job.period)
-    rendered = reports.with_name(f"{job.period}.next")
+    shelf = job.room.shelf
     with ledger.building(shelf.aside(job.period), job.room.scratch) as connection:
-        _build(connection, job, pulled, digest, number)
+        _build(connection, job, pulled, inputs.digest, number)
+        judged = _judge(job, connection, inputs, number, final=final)
         with job.step("render"):
-            render.render(connection, rendered)
+            aside = reports.render_aside(connection, job.room.reports(job.period), stands.after(judged.facts))
     revision = shelf.publish(job.period, number)
-    _swap_in(rendered, reports)
-    return revision
+    aside.swap_in()
+    return _Closed(revision, _register_close(job, judged, file_sha256(revision.path)), judged.unmet)
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """What the register will say of a close, and the gates that keep it from being final."""
+
+    facts: dict[str, Any]
+    unmet: tuple[gates.GateError, ...]
+
+
+def _judge(job: _Job, connection: duckdb.DuckDBPyConnection, inputs: "_Inputs", number: int, *, final: bool) -> _Judged:
+    unmet = gates.unmet(connection, job.config, job.period) if final else ()
+    facts = {
+        "event": "close",
+        "period": str(job.period),
+        "revision": number,
+        "final": final and not unmet,
+        "input_digest": inputs.digest,
+        "inputs": inputs.digests(),
+        "figures_digest": reports.figures_digest(connection),
+        "at": gates.stamp(job.now),
+    }
+    return _Judged(facts, unmet)
+
+
+def _register_close(job: _Job, judged: _Judged, ledger_sha256: str) -> Standing:
+    job.room.register.append(
+        **judged.facts,
+        ledger_sha256=ledger_sha256,
+        reports_digest=reports.digest(job.room.reports(job.period)),
+    )
+    return standing(job.room.register.entries(), job.period)
 
 
 def _build(connection: duckdb.DuckDBPyConnection, job: _Job, pulled: load.Pull, digest: str, number: int) -> None:
@@ -647,43 +672,6 @@ def _input_digest(revision: ledger.Revision) -> str:
         return found
 
 
-def _closes(entries: Sequence[Row], period: Period, number: int) -> list[Row]:
-    """The register's closes of a revision, oldest first."""
-    return [
-        entry
-        for entry in entries
-        if entry["event"] == "close" and (entry["period"], entry["revision"]) == (str(period), number)
-    ]
-
-
-def _swap_in(rendered: Path, reports: Path) -> None:
-    """Let new reports take the place of the former ones, as a whole."""
-    former = reports.with_name(f"{reports.name}.former")
-    if reports.exists():
-        reports.rename(former)
-    rendered.rename(reports)
-    ledger.sync(reports.parent)
-    shutil.rmtree(former, ignore_errors=True)
-
-
-_FIRST = ("index.html", "discrepancy.html", "allocation.html")
-"""The order in which people read: these pages, then the statements, then tables."""
-
-
-def _files(folder: Path) -> tuple[Path, ...]:
-    """What lies in a folder of reports, in the order in which people read."""
-    found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
-    rank = {name: position for position, name in enumerate(_FIRST)}
-    order = sorted(found, key=lambda path: (path.suffix != ".html", rank.get(str(path), len(rank)), str(path)))
-    return tuple(folder / path for path in order)
-
-
-def _files_digest(folder: Path) -> str:
-    """SHA-256 over the names and bytes of a folder's files."""
-    lines = [f"{path.relative_to(folder)} {sha256(path.read_bytes()).hexdigest()}" for path in _files(folder)]
-    return sha256("\n".join(lines).encode()).hexdigest()
-
-
 def _open(connection: duckdb.DuckDBPyConnection) -> tuple[Row, ...]:
     return tuple(
         ledger.rows(
@@ -695,24 +683,22 @@ def _open(connection: duckdb.DuckDBPyConnection) -> tuple[Row, ...]:
     )
 
 
-def _outcome(job: _Job, revision: ledger.Revision, *, published: bool) -> Outcome:
-    with ledger.reading(revision.path) as connection:
+def _outcome(job: _Job, closed: _Closed, *, published: bool) -> Outcome:
+    with ledger.reading(closed.revision.path) as connection:
         summary = ledger.rows(connection, "select * from report.summary")[0]
         warnings = connection.execute("select warning from report.warning order by position").fetchall()
         return Outcome(
             exit_code=1 if summary["discrepancy_count"] else 0,
             period=str(job.period),
-            revision=revision.number,
+            state=closed.stands.state,
+            revision=closed.revision.number,
             published=published,
             ledger=job.room.shelf.link(job.period),
-            files=_files(job.room.reports(job.period)),
+            files=reports.files(job.room.reports(job.period)),
             summary=summary,
             bridge=tuple(ledger.rows(connection, "select * from report.bridge order by position")),
             chargeback=tuple(ledger.rows(connection, "select * from report.chargeback")),
             discrepancies=_open(connection),
             warnings=tuple(warning for (warning,) in warnings),
+            unmet=tuple(map(str, closed.unmet)),
         )
-
-
-def _stamp(instant: datetime) -> str:
-    return f"{instant.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"

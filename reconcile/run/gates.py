@@ -1,0 +1,188 @@
+"""What must hold before a month is closed for good: each gate that fails says what it saw and when it would hold."""
+
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, time, timedelta
+
+import duckdb
+
+from reconcile import ledger
+from reconcile.config import Accepted, Config, pattern_matches
+from reconcile.errors import NotReadyError
+from reconcile.period import Period
+
+DISCREPANCIES = "discrepancies"
+"""The gate that ends a close with exit 1; every other one ends it with exit 5."""
+
+
+class GateError(NotReadyError):
+    """A gate that does not hold."""
+
+    def __init__(self, period: Period, gate: str, saw: str, do: str) -> None:
+        super().__init__(f"close --final {period}: {gate}", saw, do)
+        self.gate = gate
+
+
+class GatesError(NotReadyError):
+    """The gates that do not hold, a line each; where, what and do are the first's."""
+
+    def __init__(self, problems: Sequence[GateError]) -> None:
+        super().__init__(problems[0].where, problems[0].what, problems[0].do)
+        self.problems = tuple(problems)
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.problems))
+
+
+def settled_at(period: Period, settle_hours: int) -> datetime:
+    """The instant from which on a month may be closed for good."""
+    return datetime.combine(period.end_on, time(), UTC) + timedelta(hours=settle_hours)
+
+
+def refuse_early(period: Period, now: datetime, *, final: bool, settle_hours: int) -> None:
+    """Raise ``NotReadyError`` for a month without a complete day, and before it has settled where it must have."""
+    if period.through_on(now) is None:
+        raise NotReadyError(
+            str(period),
+            f"has no complete day at {stamp(now)}",
+            "A day is complete an hour after its end in UTC: close the month later, or an earlier month",
+        )
+    settled = settled_at(period, settle_hours)
+    if final and now < settled:
+        over = datetime.combine(period.end_on, time(), UTC)
+        gate, ends = (
+            ("month over", f"the month ends at {stamp(over)} and ") if now < over else ("settled", "the month ")
+        )
+        raise GateError(
+            period,
+            gate,
+            f"it is {stamp(now)}, {ends}settles at {stamp(settled)} (settle_hours {settle_hours})",
+            "Close again then, or without --final for a provisional revision",
+        )
+
+
+def refuse_old_pull(period: Period, data_refreshed_at: datetime, settle_hours: int) -> None:
+    """Raise ``GateError`` for a pull from before the month had settled."""
+    settled = settled_at(period, settle_hours)
+    if data_refreshed_at < settled:
+        raise GateError(
+            period,
+            "pull",
+            f"the last pull is of {stamp(data_refreshed_at)}, the month settles at {stamp(settled)}",
+            "Close again, without --offline",
+        )
+
+
+def unmet(connection: duckdb.DuckDBPyConnection, config: Config, period: Period) -> tuple[GateError, ...]:
+    """The gates that a built revision does not pass. Raises ``InvariantError`` where a check is broken."""
+    ledger.check(connection)
+    found = [
+        *_coverage(connection, config.accepted),
+        *_unallocated(connection),
+        *_discrepancies(connection),
+    ]
+    return tuple(GateError(period, *one) for one in found)
+
+
+def _coverage(connection: duckdb.DuckDBPyConnection, accepted: Sequence[Accepted]) -> list[tuple[str, str, str]]:
+    """Logs without a line on days on which what they serve was used, and none of it recorded by any log."""
+    rows = ledger.rows(connection, _UNCOVERED)
+    days: dict[str, set[date]] = {}
+    for row in rows:
+        if row["day"] is None or not any(_accepts(entry, row) for entry in accepted):
+            days.setdefault(row["log"], set()).update({row["day"]} - {None})
+    found = []
+    for log, missing in days.items():
+        listed = sorted(missing)
+        shown = ", ".join(map(str, listed[:5])) + (f" and {len(listed) - 5} more days" if listed[5:] else "")
+        saw = (
+            f"has no line on {shown}, while the provider reports usage there" if listed else "has no line in the month"
+        )
+        do = "Bring its files and close again, or accept a log_gap of its workspace in the config"
+        found.append((f"log {log}", saw, do if listed else "Bring its files, or take it out of request_logs"))
+    return found
+
+
+_UNCOVERED = """
+    with naming as (
+        select log, 100 * count(api_key_id) >= 95 * count(*) as names_keys from source.request group by log
+    ),
+    served as (
+        select distinct request.log, request.workspace_id,
+            if(naming.names_keys, request.api_key_id, null) as api_key_id,
+        from source.request as request
+        join naming on naming.log = request.log
+        where request.workspace_id is not null and (request.api_key_id is not null or not naming.names_keys)
+    ),
+    missing as (
+        select log, unnest(days_without_lines) as day from source.log_coverage where hours_with_lines > 0
+    ),
+    recorded as (
+        select distinct logged_at::date as day, workspace_id, api_key_id from source.request
+    )
+    select log, null::date as day, null as workspace_id, null as workspace_name
+    from source.log_coverage
+    where hours_with_lines = 0
+    union all
+    select distinct missing.log, missing.day, served.workspace_id, workspace.name
+    from missing
+    join served on served.log = missing.log
+    join source.usage as usage
+        on usage.day = missing.day and usage.in_period and usage.quantity > 0 and usage.api_key_id is not null
+        and usage.workspace_id = served.workspace_id
+        and (served.api_key_id is null or usage.api_key_id = served.api_key_id)
+    left join source.workspace as workspace on workspace.workspace_id = served.workspace_id
+    where not exists (
+        select 1
+        from recorded
+        where recorded.day = missing.day and recorded.workspace_id = served.workspace_id
+            and (served.api_key_id is null or recorded.api_key_id = served.api_key_id)
+    )
+    order by all
+"""
+
+
+def _accepts(entry: Accepted, row: dict[str, object]) -> bool:
+    """Whether somebody signed for a gap of a log in that workspace on that day."""
+    workspace_id, name = row["workspace_id"], row["workspace_name"]
+    day = row["day"]
+    return (
+        entry.reason == "log_gap"
+        and isinstance(day, date)
+        and day < entry.until
+        and (
+            entry.workspace is None
+            or pattern_matches(entry.workspace, str(workspace_id), None if name is None else str(name))
+        )
+    )
+
+
+def _unallocated(connection: duckdb.DuckDBPyConnection) -> list[tuple[str, str, str]]:
+    (row,) = ledger.rows(connection, "select * from report.unallocated")
+    if not row["beyond_tolerance"]:
+        return []
+    saw = (
+        f"{row['unallocated_usd'].normalize():f} USD of {row['billed_usd'].normalize():f} have no cost center, expected"
+        f" at most {row['tolerance_percent'].normalize():f} %"
+    )
+    return [("unallocated", saw, "Give it a rule or a pool, or raise tolerance.unallocated_percent")]
+
+
+def _discrepancies(connection: duckdb.DuckDBPyConnection) -> list[tuple[str, str, str]]:
+    rows = ledger.rows(
+        connection,
+        "select id, reason, moved_usd from report.finding where state = 'discrepancy' order by moved_usd desc, id",
+    )
+    if not rows:
+        return []
+    largest = rows[0]
+    noun = "1 discrepancy is" if len(rows) == 1 else f"{len(rows)} discrepancies are"
+    saw = (
+        f"{noun} beyond tolerance, the largest is {largest['reason']} of {largest['moved_usd'].normalize():f} USD"
+        f" ({largest['id']}), expected none that is not accepted"
+    )
+    return [(DISCREPANCIES, saw, f"Settle or accept each: `reconcile explain {largest['id']}`")]
+
+
+def stamp(at: datetime) -> str:
+    """An instant in UTC, to the second."""
+    return f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
