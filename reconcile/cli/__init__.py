@@ -453,6 +453,26 @@ def reopen(*, config_path: Path, month: Period | None, reason: str, as_json: boo
     return 0
 
 
+@commands.command()
+@_config
+@_json
+def verify(*, config_path: Path, as_json: bool) -> int:
+    """Prove that nothing was changed.
+
+    Compares register, raw pages, revisions and reports with the digests that were taken when they were written. What
+    was changed is named, and ends with 4.
+    """
+    from reconcile import run  # noqa: PLC0415
+    from reconcile.config import load_config  # noqa: PLC0415
+
+    proof = run.verify(load_config(config_path))
+    if as_json:
+        say_json({"exit": 0, **vars(proof)})
+    else:
+        say(*text.proof(proof))
+    return 0
+
+
 def _say_standing(stands: "Standing", *, as_json: bool) -> None:
     if as_json:
         signed = [vars(signature) for signature in stands.signatures]

@@ -8,7 +8,7 @@ from reconcile.money import cents
 
 if TYPE_CHECKING:
     from reconcile.register import Standing
-    from reconcile.run import Outcome, PeriodStatus
+    from reconcile.run import Outcome, PeriodStatus, Proof
     from reconcile.sandbox import Planted
 
 Rows = Iterable[Mapping[str, Any]]
@@ -84,6 +84,15 @@ def standing(stands: "Standing") -> Iterator[str]:
     yield f"{stands.period} r{stands.revision} is {stands.state}" + (f": {stands.why}." if stands.why else ".")
     for signature in stands.holding:
         yield f"Signed by {signature.who} as {signature.role} on {signature.at}."
+
+
+def proof(found: "Proof") -> Iterator[str]:
+    """What was looked at and is as it was written."""
+    yield f"Register   {found.lines:,} lines, the last one has sha256 {found.head or '-'}"
+    yield f"Raw        {found.pages:,} pages of {found.pulls:,} pulls"
+    yield f"Ledger     {found.revisions:,} revisions"
+    yield f"Reports    {found.reports:,} files"
+    yield "Nothing was changed."
 
 
 def _truth(difference_usd: Decimal, discrepancies: int) -> str:

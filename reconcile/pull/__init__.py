@@ -25,7 +25,7 @@ from reconcile.errors import ConfigError, SourceError
 from reconcile.period import Period
 from reconcile.pull.client import KEYS_VERSION, Call, Client, RefusedError, Reply
 from reconcile.pull.desk import Desk
-from reconcile.pull.folder import Folder, Manifest, newest_complete
+from reconcile.pull.folder import Folder, Manifest, all_complete, newest_complete
 from reconcile.pull.pages import (
     ApiKey,
     Listing,
@@ -44,6 +44,7 @@ __all__ = [
     "Organization",
     "Progress",
     "Workspace",
+    "complete",
     "directory",
     "latest",
     "pull",
@@ -173,6 +174,11 @@ def repull_day(
 def latest(raw_dir: Path, period: Period) -> Path | None:
     """The newest complete pull of the period, None where there is none."""
     return newest_complete(raw_dir / str(period))
+
+
+def complete(raw_dir: Path) -> tuple[Path, ...]:
+    """Every complete pull of every period, oldest first."""
+    return tuple(path for parent in sorted(raw_dir.glob("*")) for path in all_complete(parent))
 
 
 def reach(billing: Billing, *, key: str, transport: httpx.BaseTransport | None = None) -> Organization:

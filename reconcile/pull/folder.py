@@ -233,10 +233,14 @@ class Folder(AbstractContextManager["Folder"]):
         return self
 
 
+def all_complete(parent: Path) -> list[Path]:
+    """Every complete pull of a period's folder, oldest first."""
+    return sorted(path for path in parent.glob("*Z") if _STAMP.fullmatch(path.name) and (path / MANIFEST).is_file())
+
+
 def newest_complete(parent: Path) -> Path | None:
     """The newest complete pull of a period's folder."""
-    complete = [path for path in parent.glob("*Z") if _STAMP.fullmatch(path.name) and (path / MANIFEST).is_file()]
-    return max(complete, default=None)
+    return max(all_complete(parent), default=None)
 
 
 def _free(parent: Path, now: datetime, suffix: str = "") -> Path:

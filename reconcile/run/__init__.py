@@ -31,14 +31,17 @@ from reconcile.period import Period
 from reconcile.prices import PriceBook
 from reconcile.register import Signature, Standing, State, changed, last_published, standing
 from reconcile.run import gates, reports
+from reconcile.run.proof import ChangedError, Proof, verify
 from reconcile.run.room import Room, file_sha256
 from reconcile.run.signing import approve, reopen
 
 __all__ = [
+    "ChangedError",
     "Explanation",
     "OpenDiscrepancy",
     "Outcome",
     "PeriodStatus",
+    "Proof",
     "approve",
     "close",
     "directory",
@@ -47,6 +50,7 @@ __all__ = [
     "reach",
     "reopen",
     "status",
+    "verify",
 ]
 
 Row = Mapping[str, Any]
@@ -382,7 +386,10 @@ def _last_pull(job: _Job) -> load.Pull:
             "holds no complete pull, --offline needs one",
             "Close once without --offline",
         )
-    return load.Pull.read(folder)
+    known = (entry for entry in job.room.register.entries() if entry["event"] == "pull")
+    if any((entry["period"], entry["folder"]) == (str(job.period), folder.name) for entry in known):
+        return load.Pull.read(folder)
+    return _registered(job, folder)  # the run that pulled it was cut off
 
 
 def _new_pull(job: _Job) -> load.Pull:
