@@ -155,15 +155,50 @@ def insert(
         connection.execute(f"insert into {table} values {slots}", [value for row in batch for value in row])
 
 
+def views(connection: duckdb.DuckDBPyConnection, schema: str = "report") -> tuple[str, ...]:
+    """The names of the views in a schema, in their order."""
+    found = connection.execute(
+        "select view_name from duckdb_views() where schema_name = ? and not internal order by view_name", [schema]
+    )
+    return tuple(view for (view,) in found.fetchall())
+
+
+def copy_csv(connection: duckdb.DuckDBPyConnection, query: str, target: Path) -> None:
+    r"""Write a query's rows as CSV, exact: decimals in full, NULL empty (a text ``""``), UTF-8, ``\n``, a header.
+
+    A text that a spreadsheet would take for a formula gets an apostrophe in front; numbers never do.
+    DuckDB writes it, so that no amount passes through Python. The file is its owner's alone.
+    """
+    selected = []
+    for name, kind, *_ in connection.execute(f"describe {query}").fetchall():
+        if kind == "VARCHAR":
+            guarded = f"""if(regexp_matches("{name}", '^[=+@\\t\\r-]'), '''' || "{name}", "{name}")"""
+            selected.append(f'{guarded} as "{name}"')
+        elif kind == "TIMESTAMP":
+            selected.append(f"""strftime("{name}", '%Y-%m-%dT%H:%M:%SZ') as "{name}\"""")
+        else:
+            selected.append(f'"{name}"')
+    _copy(connection, f"select {', '.join(selected)} from ({query})", target, "format csv, header")
+
+
+def copy_parquet(connection: duckdb.DuckDBPyConnection, query: str, target: Path) -> None:
+    """Write a query's rows as Parquet: amounts stay decimals, quantities BIGINT, texts as they are."""
+    _copy(connection, query, target, "format parquet, compression zstd")
+
+
+def _copy(connection: duckdb.DuckDBPyConnection, query: str, target: Path, how: str) -> None:
+    """Let DuckDB write a query's rows to a file."""
+    path = str(target).replace("'", "''")
+    connection.execute(f"copy ({query}) to '{path}' ({how})")
+    target.chmod(0o600)
+
+
 def check(connection: duckdb.DuckDBPyConnection) -> None:
     """Look at every view in schema ``checks``: empty means fine, its rows are the evidence.
 
     Raises ``InvariantError`` with the first rows of the first violation.
     """
-    views = connection.execute(
-        "select view_name from duckdb_views() where schema_name = 'checks' and not internal order by view_name"
-    ).fetchall()
-    for (view,) in views:
+    for view in views(connection, "checks"):
         offenders = rows(connection, f'select * from checks."{view}" limit 3')
         if offenders:
             shown = "; ".join(", ".join(f"{key}={value}" for key, value in row.items()) for row in offenders)

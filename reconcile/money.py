@@ -82,3 +82,18 @@ def footing(amounts: Sequence[Decimal]) -> list[Decimal]:
         order = sorted(range(len(amounts)), key=lambda i: (floors[i] - amounts[i], i))[:left]
         chosen = set(order)
         return [floor + (_CENT if i in chosen else 0) for i, floor in enumerate(floors)]
+
+
+def foot(amounts: Sequence[Decimal], total_usd: Decimal) -> list[Decimal]:
+    """A column of amounts in cents that adds up to a total that is printed elsewhere.
+
+    The total is in cents and within a few cents of the exact sum: where it is not the rounded sum itself, the
+    amounts that were rounded furthest the other way give or take the missing cents, zeros last.
+    """
+    printed = footing(amounts)
+    missing = total_usd - sum(printed, Decimal(0))
+    step = _CENT if missing > 0 else -_CENT
+    order = sorted(range(len(printed)), key=lambda i: (-(amounts[i] - printed[i]) * step, -abs(amounts[i]), i))
+    for i in order[: abs(int(missing / _CENT))]:
+        printed[i] += step
+    return printed

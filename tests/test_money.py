@@ -218,3 +218,14 @@ def test_a_footed_column_sums_to_the_rounded_total(column):
         assert amount_usd % CENT or shown == amount_usd
         assert str(shown) != "-0.00"
         assert shown.as_tuple().exponent == -2
+
+
+@given(st.lists(st.decimals(-1000, 1000, places=4), min_size=1, max_size=30), st.integers(-2, 2))
+def test_printed_column_adds_up_to_a_given_total(column, off):
+    """A printed column adds up to its total, also where that is printed a few cents from its own rounding."""
+    total = sum(column, Decimal(0)).quantize(Decimal("0.01")) + off * Decimal("0.01")
+    if len(column) < 4:
+        total -= off * Decimal("0.01")
+    printed = money.foot(column, total)
+    assert sum(printed, Decimal(0)) == total
+    assert all(abs(a - b) <= Decimal("0.02") for a, b in zip(column, printed, strict=True))

@@ -7,7 +7,7 @@ import duckdb
 
 from reconcile import ledger
 from reconcile.errors import InvariantError
-from reconcile.export.files import copy_csv, copy_parquet
+from reconcile.export.files import whole
 from reconcile.export.views import view_columns
 
 VERSIONS = ("1.2", "1.4")
@@ -119,8 +119,10 @@ def write_focus(
     Raises ``InvariantError`` where the rows do not add up to what is billed, in total and by cost center.
     """
     build(connection, options, invoice_id)
-    copy = copy_parquet if options.parquet else copy_csv
-    copy(connection, "focus_row", target, columns(options.version))
+    selected = ", ".join(f'"{name}"' for name in columns(options.version))
+    copy = ledger.copy_parquet if options.parquet else ledger.copy_csv
+    with whole(target) as aside:
+        copy(connection, f"select {selected} from focus_row order by row", aside)
 
 
 def build(connection: duckdb.DuckDBPyConnection, options: FocusOptions, invoice_id: str | None) -> None:

@@ -210,21 +210,6 @@ _PRICES = Sheet(
 )
 
 
-def footed(amounts: Sequence[Decimal], total_usd: Decimal) -> list[Decimal]:
-    """A column of amounts in cents that adds up to a total in cents, which is within a few cents of their sum.
-
-    Where it is not the rounded sum itself, the amounts that were rounded furthest the other way give or take the
-    missing cents, as on the pages.
-    """
-    printed = money.footing(amounts)
-    missing = total_usd - sum(printed, Decimal(0))
-    step = _CENT if missing > 0 else -_CENT
-    order = sorted(range(len(printed)), key=lambda i: (-(amounts[i] - printed[i]) * step, -abs(amounts[i]), i))
-    for i in order[: abs(int(missing / _CENT))]:
-        printed[i] += step
-    return printed
-
-
 @dataclass(frozen=True)
 class Step:
     """A row of the bridge as it is printed, in cents; a total has no amount."""
@@ -248,7 +233,9 @@ def printed_bridge(steps: Sequence[Step]) -> tuple[Step, ...]:
             continue
         total_usd = money.cents(step.running_usd)
         amounts = [one.amount_usd or Decimal(0) for one in waiting]
-        for one, amount_usd in zip(waiting, footed(amounts, total_usd - running_usd) if waiting else (), strict=True):
+        for one, amount_usd in zip(
+            waiting, money.foot(amounts, total_usd - running_usd) if waiting else (), strict=True
+        ):
             running_usd += amount_usd
             printed.append(replace(one, amount_usd=amount_usd, running_usd=running_usd))
         printed.append(replace(step, running_usd=total_usd))
@@ -373,7 +360,7 @@ class _Workbook:
         """Findings of one reason add up, in cents, to what the bridge prints for it."""
         steps = {step.reason: step.amount_usd for step in self._steps if step.kind == "step"}
         for reason, found in frame.groupby("reason", sort=False):
-            printed = footed(list(found["amount_usd"]), steps.get(str(reason)) or Decimal("0.00"))
+            printed = money.foot(list(found["amount_usd"]), steps.get(str(reason)) or Decimal("0.00"))
             frame.loc[found.index, "amount_usd"] = pd.array(printed, dtype=frame["amount_usd"].dtype)
 
     def _dress(self, page: Any, sheet: Sheet, rows: int) -> None:

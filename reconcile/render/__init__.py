@@ -55,7 +55,7 @@ def render(connection: duckdb.DuckDBPyConnection, out_dir: Path, stands: Standin
     ``discrepancy.html``, ``allocation.html``, the statements by cost center, as pages and as CSV, then the views' CSV.
     """
     pages = _pages(connection, stands or Standing("", state="provisional"))
-    views = _views(connection)
+    views = ledger.views(connection)
     with _swapped_in(out_dir) as folder:
         for name, text in pages.items():
             target = folder / name
@@ -63,7 +63,7 @@ def render(connection: duckdb.DuckDBPyConnection, out_dir: Path, stands: Standin
             target.write_text(text, encoding="utf-8", newline="\n")
             target.chmod(0o600)
         for view in views:
-            _write_csv(connection, f'report."{view}"', folder / f"{view}.csv")
+            ledger.copy_csv(connection, f'from report."{view}"', folder / f"{view}.csv")
         statements = _write_statements(connection, folder)
     return tuple(out_dir / name for name in (*pages, *statements, *(f"{view}.csv" for view in views)))
 
@@ -89,28 +89,6 @@ def _swapped_in(out_dir: Path) -> Iterator[Path]:
     shutil.rmtree(former, ignore_errors=True)
 
 
-def _write_csv(connection: duckdb.DuckDBPyConnection, rows: str, target: Path, *, without: str = "") -> None:
-    r"""The rows of a view, exact: decimals in full, NULL empty (an empty text is ``""``), UTF-8, ``\n``, a header.
-
-    A text that a spreadsheet would take for a formula gets an apostrophe in front; numbers never do.
-    DuckDB writes it, so that no amount passes through Python.
-    """
-    columns = []
-    for name, kind, *_ in connection.execute(f"describe select * from {rows}").fetchall():
-        if name == without:
-            continue
-        if kind == "VARCHAR":
-            guarded = f"""if(regexp_matches("{name}", '^[=+@\\t\\r-]'), '''' || "{name}", "{name}")"""
-            columns.append(f'{guarded} as "{name}"')
-        elif kind == "TIMESTAMP":
-            columns.append(f"""strftime("{name}", '%Y-%m-%dT%H:%M:%SZ') as "{name}\"""")
-        else:
-            columns.append(f'"{name}"')
-    path = str(target).replace("'", "''")
-    connection.execute(f"""copy (select {", ".join(columns)} from {rows}) to '{path}' (format csv, header)""")
-    target.chmod(0o600)
-
-
 def _write_statements(connection: duckdb.DuckDBPyConnection, folder: Path) -> list[str]:
     """A CSV of every line of each cost center's statement, beside its page."""
     connection.execute(
@@ -123,18 +101,11 @@ def _write_statements(connection: duckdb.DuckDBPyConnection, folder: Path) -> li
         if cost_center != UNALLOCATED:
             name = f"statements/{page.removesuffix('.html')}.csv"
             own = cost_center.replace("'", "''")
-            rows = f"(from statement_line where cost_center = '{own}' order by position)"
-            _write_csv(connection, rows, folder / name, without="position")
+            lines = "select * exclude (position) from statement_line"
+            ledger.copy_csv(connection, f"{lines} where cost_center = '{own}' order by position", folder / name)
             written.append(name)
     connection.execute("drop table temp.statement_line")
     return written
-
-
-def _views(connection: duckdb.DuckDBPyConnection) -> list[str]:
-    found = connection.execute(
-        "select view_name from duckdb_views() where schema_name = 'report' and not internal order by view_name"
-    )
-    return [view for (view,) in found.fetchall()]
 
 
 # Rows and figures: what a page shows ---------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import duckdb
 from reconcile import money
 from reconcile.render.charts import Charts
 from reconcile.render.flow import BASES, flow
-from reconcile.render.tables import Table, fetch, foot, footed, grouped
+from reconcile.render.tables import Table, fetch, footed, grouped
 
 UNALLOCATED = "unallocated"
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -75,7 +75,7 @@ def _moved(rows: Sequence[Any]) -> Table:
         if row.price_usd is None:  # the month before is of a version that kept no more than its totals
             printed.append(row)
             continue
-        effects = foot([getattr(row, name) for name in _MOVED], row.change_usd)
+        effects = money.foot([getattr(row, name) for name in _MOVED], row.change_usd)
         printed.append(replace(row, **dict(zip(_MOVED, effects, strict=True))))
     return _summed(printed, "before_usd", *_MOVED, "total_usd", "change_usd")
 
@@ -102,8 +102,8 @@ def _pools(rows: Sequence[Any]) -> Table:
     """What each pool took and gave, in cents that add up across and down."""
     printed = []
     for row in rows:
-        given = foot([row.passed_on_usd, row.amount_usd], money.cents(row.passed_on_usd + row.amount_usd))
-        taken = foot([row.charges_usd, row.received_usd], sum(given, Decimal(0)))
+        given = money.foot([row.passed_on_usd, row.amount_usd], money.cents(row.passed_on_usd + row.amount_usd))
+        taken = money.foot([row.charges_usd, row.received_usd], sum(given, Decimal(0)))
         printed.append(
             replace(row, charges_usd=taken[0], received_usd=taken[1], passed_on_usd=given[0], amount_usd=given[1])
         )

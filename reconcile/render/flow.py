@@ -7,7 +7,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from reconcile.render.tables import foot
+from reconcile import money
 from reconcile.render.words import usd
 
 BASES = {
@@ -86,7 +86,7 @@ def _workspaces(rows: Sequence[Any], totals_usd: Mapping[str, Decimal]) -> dict[
     sums: dict[str, Decimal] = {}
     for row in rows:
         sums[row.workspace_id or ""] = sums.get(row.workspace_id or "", Decimal(0)) + row.amount_usd
-    printed = foot(list(sums.values()), sum(totals_usd.values(), Decimal(0)))
+    printed = money.foot(list(sums.values()), sum(totals_usd.values(), Decimal(0)))
     return dict(zip(sums, printed, strict=True))
 
 

@@ -9,8 +9,6 @@ import duckdb
 
 from reconcile import money
 
-_CENT = Decimal("0.01")
-
 
 @dataclass(frozen=True)
 class Table:
@@ -27,25 +25,10 @@ def fetch(connection: duckdb.DuckDBPyConnection, query: str, *parameters: object
     return [row(*values) for values in cursor.fetchall()]
 
 
-def foot(amounts: Sequence[Decimal], total_usd: Decimal) -> list[Decimal]:
-    """A column of amounts in cents that adds up to a total that is printed elsewhere.
-
-    The total is in cents and within a few cents of the exact sum: where it is not the rounded sum itself, the
-    amounts that were rounded furthest the other way give or take the missing cents, zeros last.
-    """
-    printed = money.footing(amounts)
-    missing = total_usd - sum(printed, Decimal(0))
-    step = _CENT if missing > 0 else -_CENT
-    order = sorted(range(len(printed)), key=lambda i: (-(amounts[i] - printed[i]) * step, -abs(amounts[i]), i))
-    for i in order[: abs(int(missing / _CENT))]:
-        printed[i] += step
-    return printed
-
-
 def footed(rows: Sequence[Any], **totals_usd: Decimal) -> Table:
     """Rows whose named columns are printed in cents and add up to the totals given."""
     for column, total_usd in totals_usd.items():
-        printed = foot([getattr(row, column) for row in rows], total_usd)
+        printed = money.foot([getattr(row, column) for row in rows], total_usd)
         rows = [replace(row, **{column: usd}) for row, usd in zip(rows, printed, strict=True)]
     line = make_dataclass("Total", list(totals_usd), frozen=True)
     return Table(tuple(rows), line(**totals_usd))
