@@ -210,53 +210,56 @@ class Key(_Model):
             return f"the environment variable {self.env}"
         return f"the file {self.file}" if self.file is not None else f"the command {' '.join(self.command or [])}"
 
-    def read(self) -> str:
-        """The key. Raises ``ConfigError`` when it is not there, or its file is readable for others."""
+    def read(self, name: str = "billing.key", what: str = "an Admin API key") -> str:
+        """The secret, one word. Raises ``ConfigError`` when it is not there, or its file is readable for others.
+
+        ``name`` and ``what`` say in messages what of the config it is.
+        """
         if self.env is not None:
             found = environ.get(self.env, "")
         elif self.file is not None:
-            found = self._read_file(self.file)
+            found = self._read_file(self.file, name)
         else:
-            found = self._run(self.command or [])
+            found = self._run(self.command or [], name)
         key = found.strip()
         if not key:
-            raise ConfigError("billing.key", f"{self.place()} is not set or empty", "Put an Admin API key there")
+            raise ConfigError(name, f"{self.place()} is not set or empty", f"Put {what} there")
         if not key.isascii() or not key.isprintable() or " " in key:
             # an HTTP client would quote such a header's value in its message
             raise ConfigError(
-                "billing.key",
-                f"{self.place()} holds more than one word of printable ASCII, expected the key alone",
-                "Put nothing but an Admin API key there",
+                name,
+                f"{self.place()} holds more than one word of printable ASCII, expected {what} alone",
+                f"Put nothing but {what} there",
             )
         return key
 
     @staticmethod
-    def _read_file(path: Path) -> str:
+    def _read_file(path: Path, name: str) -> str:
         try:
             mode = path.stat().st_mode & 0o777
             if mode & 0o077:
                 raise ConfigError(
-                    "billing.key.file", f"{path} has mode {mode:04o}, expected 0600", f"Run: chmod 600 {path}"
+                    f"{name}.file", f"{path} has mode {mode:04o}, expected 0600", f"Run: chmod 600 {path}"
                 )
             return path.read_text(encoding="utf-8", errors="replace")
         except OSError as error:
             raise ConfigError(
-                "billing.key.file", f"{path} cannot be read ({error.strerror})", "Correct the path or its owner"
+                f"{name}.file", f"{path} cannot be read ({error.strerror})", "Correct the path or its owner"
             ) from None
 
     @staticmethod
-    def _run(command: list[str]) -> str:
+    def _run(command: list[str], name: str) -> str:
         try:
             ran = subprocess.run(  # noqa: S603 - the user's own config names it
                 command, capture_output=True, encoding="utf-8", errors="replace", timeout=60, check=False
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise ConfigError(
-                "billing.key.command", f"{command[0]!r} did not run ({type(error).__name__})", "Try it in a shell"
+                f"{name}.command", f"{command[0]!r} did not run ({type(error).__name__})", "Try it in a shell"
             ) from None
         if ran.returncode:
             raise ConfigError(
-                "billing.key.command", f"{command[0]!r} ended with {ran.returncode}, expected 0", "Try it in a shell"
+                f"{name}.command", f"{command[0]!r} ended with {ran.returncode}, expected 0", "Try it in a shell"
             )
         return ran.stdout
 
@@ -742,6 +745,22 @@ class Schedule(_Model):
     day: int = Field(3, ge=1, le=28, strict=True, description="Day of the month")
     time: Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")] = Field("06:00", description="Hours:minutes")
     time_zone: TimeZone = Field("UTC", description="IANA name")
+    provisional: bool = Field(False, strict=True, description="Close the running month each day too")
+
+
+class Notify(_Model):
+    """Who is told how a close ended: a webhook or a command, exactly one of the two."""
+
+    webhook: Key | None = Field(None, description="Where the address is found: it gets a POST with a JSON object")
+    command: list[str] | None = Field(None, min_length=1, description="A command that gets the JSON object on stdin")
+    exits: list[int] | None = Field(None, min_length=1, description="Only of these exit codes; null is all")
+
+    @model_validator(mode="after")
+    def _one(self) -> "Notify":
+        given = [name for name in ("webhook", "command") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise _wrong(f"got {' and '.join(given) or 'none'} of webhook, command, expected exactly one", "Keep one")
+        return self
 
 
 class Config(_Model):
@@ -760,6 +779,8 @@ class Config(_Model):
     journal: Journal = Field(default=Journal(), description="How `reconcile export journal` books")
     budgets: list[Budget] = Field([], description="What each cost center may spend")
     schedule: Schedule = Field(default=Schedule(), description="When `reconcile schedule` closes")
+    notify: list[Notify] = Field([], description="Who is told how a close ended")
+    metrics: Located | None = Field(None, description="A file of the last close's figures, for Prometheus")
 
     _base_dir: Path = PrivateAttr(default=Path())
 
@@ -826,14 +847,21 @@ def load_config(path: Path) -> Config:
 def config_digest(config: Config) -> str:
     """SHA-256, in hex, over everything in the config that a result depends on, defaults included.
 
-    Not over where the pages come from and where results go (base_url, key, data_dir), nor over when (schedule) and how
-    it is booked (journal): the pages themselves are digested. Paths count as they were written, so that a folder may
-    be moved.
+    Not over where the pages come from and where results go (base_url, key, data_dir), nor over when (schedule), who is
+    told (notify, metrics) and how it is booked (journal): the pages themselves are digested. Paths count as they were
+    written, so that a folder may be moved.
     """
     content = config.model_dump(
         mode="json",
         by_alias=True,
-        exclude={"data_dir": True, "schedule": True, "journal": True, "billing": {"base_url": True, "key": True}},
+        exclude={
+            "data_dir": True,
+            "schedule": True,
+            "notify": True,
+            "metrics": True,
+            "journal": True,
+            "billing": {"base_url": True, "key": True},
+        },
     )
     for log in content["request_logs"]:
         log["path"] = log["path"].removeprefix(escape(str(config.base_dir)) + "/")

@@ -78,6 +78,8 @@ def outcome(**changes: object) -> SimpleNamespace:
             "reported_usd": Decimal("100.000000000000"),
             "billed_usd": Decimal("100.000000000000"),
             "difference_usd": Decimal("1.000000000000"),
+            "residual_usd": Decimal("0.000000000000"),
+            "discrepancy_count": 1,
             "capture_rate": 0.99,
             "beyond_tolerance": True,
             "through_on": Period.parse("2026-11").start_on,
@@ -433,7 +435,8 @@ def test_options_reach_the_run(here, fake_run):
     before = datetime.now(UTC)
     cli.invoke(["close", "-c", str(here / "config.yaml")])
     _, options = fake_run.calls[-1]
-    assert (options["period"], options["final"], options["offline"]) == (None, False, False)
+    last = Period.last_complete(options["now"])
+    assert (options["period"], options["final"], options["offline"]) == (last, False, False)
     assert before <= options["now"] <= datetime.now(UTC)
 
 

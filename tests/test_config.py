@@ -389,7 +389,7 @@ def field_at(location: Location) -> tuple[type[BaseModel], str, object] | None:
 
 
 def shown(default: object) -> str:
-    return "null" if default is None else str(default)
+    return "null" if default is None else str(default).lower() if isinstance(default, bool) else str(default)
 
 
 def test_the_example_loads_with_the_defaults():

@@ -6,6 +6,8 @@ text           a close in a few lines
 finding        one finding with its evidence
 first_config   what `init` writes
 checks         what `check` looks at
+telling        how a close ended, to those who want to know
+scheduled      what `schedule` does when something is due
 ```
 
 What is heavy (duckdb, httpx, pydantic, charts) is imported by the command that needs it: `--help` answers at once.
@@ -15,7 +17,7 @@ import os
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from shutil import rmtree
 from threading import Event
@@ -27,7 +29,7 @@ from reconcile import __version__
 from reconcile.cli import text
 from reconcile.cli.checks import checks
 from reconcile.cli.first_config import first_config, log_lines, quoted
-from reconcile.cli.output import counted, instant_text, progress, say, say_json
+from reconcile.cli.output import BUG, INTERRUPTED, counted, instant_text, progress, say, say_json
 from reconcile.errors import ConfigError, ReconcileError
 from reconcile.period import Period
 
@@ -36,8 +38,6 @@ if TYPE_CHECKING:
     from reconcile.register import Role, Standing
     from reconcile.sandbox import Sandbox
 
-INTERRUPTED = 130
-BUG = 70
 EXPORTS = ("focus", "journal", "xlsx", "csv", "parquet")
 FOCUS_VERSIONS = ("1.2", "1.4")
 ROLES = ("preparer", "reviewer")
@@ -110,6 +110,12 @@ def _instant(_context: click.Context, _parameter: click.Parameter, value: str | 
 def _clock(now: datetime | None) -> datetime:
     """The one place where the time is read."""
     return now or datetime.now(UTC)
+
+
+def _ticking(now: datetime | None) -> Callable[[], datetime]:
+    """The clock, or one that shows ``now`` at this moment and goes on from there."""
+    ahead = now - datetime.now(UTC) if now else timedelta()
+    return lambda: datetime.now(UTC) + ahead
 
 
 _config = click.option(
@@ -366,16 +372,19 @@ def close(
 ) -> int:
     """Close a month: every stage, from pull to reports."""
     from reconcile import run  # noqa: PLC0415
+    from reconcile.cli.telling import told  # noqa: PLC0415
     from reconcile.config import load_config  # noqa: PLC0415
 
+    config = load_config(config_path)
+    at = _clock(now)
+    period = month or Period.last_complete(at)
     with progress() as on_progress:
-        outcome = run.close(
-            load_config(config_path),
-            period=month,
-            now=_clock(now),
-            final=final,
-            offline=offline,
-            on_progress=on_progress,
+        outcome, _ = told(
+            config,
+            period,
+            _ticking(now),
+            lambda: run.close(config, period=period, now=at, final=final, offline=offline, on_progress=on_progress),
+            lambda line: say(f"Warning: {line}.", err=True),
         )
     say(*text.summary(outcome), "", *text.pages(outcome), err=as_json)
     if as_json:
@@ -391,6 +400,28 @@ def close(
             }
         )
     return outcome.exit_code
+
+
+@commands.command()
+@_config
+@click.option("--json", "as_json", is_flag=True, help="Log lines as JSON objects.")
+@_now
+def schedule(*, config_path: Path, as_json: bool, now: datetime | None) -> int:
+    """Stay up, and close each month by itself.
+
+    Closes finally from the configured day on, catches up on months that were missed, and ends on SIGTERM. One process
+    for a data_dir.
+    """
+    from reconcile.cli.scheduled import Scheduled  # noqa: PLC0415
+    from reconcile.config import load_config  # noqa: PLC0415
+    from reconcile.schedule import serve  # noqa: PLC0415
+
+    config = load_config(config_path)
+    scheduled = Scheduled(config_path, _ticking(now), as_json=as_json)
+    scheduled.log("started")
+    serve(config.schedule, config.data_dir, scheduled.work)
+    scheduled.log("stopped")
+    return 0
 
 
 @commands.command()

@@ -14,6 +14,10 @@ import click
 
 from reconcile.period import Period
 
+INTERRUPTED = 130
+BUG = 70
+"""Exit codes that no ``ReconcileError`` has."""
+
 _SECRET = re.compile(r"sk-ant-[A-Za-z0-9_-]+")
 
 OnProgress = Callable[[str, int, int | None], None]
