@@ -615,10 +615,10 @@ def _allocated_beside(connection: duckdb.DuckDBPyConnection, case: Case, pots: d
     insert(
         connection,
         "allocated.other",
-        "on_day DATE, what VARCHAR, cost_center VARCHAR, basis VARCHAR, pool VARCHAR, driver VARCHAR,"
+        "on_day DATE, what VARCHAR, reason VARCHAR, cost_center VARCHAR, basis VARCHAR, pool VARCHAR, driver VARCHAR,"
         f"share DECIMAL(9, 6), amount_usd {USD}",
         [
-            (date(2026, 10, 31), f"Support {HOSTILE}", center, "shared", "Support", "even", "0.5", usd)
+            (date(2026, 10, 31), f"Support {HOSTILE}", None, center, "shared", "Support", "even", "0.5", usd)
             for center, usd in case.other.items()
         ],
     )

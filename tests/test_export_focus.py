@@ -286,12 +286,34 @@ def test_parquet_keeps_decimals(month, folder, rows):
     assert "'=1+1 Platform" in {row["SubAccountName"] for row in rows}
 
 
-def test_an_invoice_gives_its_number(tmp_path):
-    """InvoiceId is that of the month's invoice in the config."""
-    invoices = [{"period": "2026-10", "number": "INV-7", "on": "2026-11-02", "amount_usd": 0.01}]
-    config = write_config(tmp_path, request_logs=[], invoices=invoices)
+def test_the_rows_add_up_to_the_invoice(tmp_path):
+    """Tax, credits, a commitment and what nothing explains are rows of their own, with their pool's cost centers."""
+    lines = {"tax": "2.10", "credit": "-1", "commitment": "5", "contract_discount": "-0.3"}
+    invoice = {"period": "2026-10", "number": "INV-7", "on": "2026-11-02", "amount_usd": "5.83"}
+    invoices = [invoice | {"lines": [{"reason": reason, "amount_usd": usd} for reason, usd in lines.items()]}]
+    centers = {"CC-1": {"name": "Search"}, "CC-2": {"name": "Ads"}}
+    pool = {"name": "Levies", "split": {"CC-1": 70, "CC-2": 30}, "invoice": ["tax"]}
+    allocation = {"cost_centers": centers, "rules": [{"workspace": "Search", "to": "CC-1"}], "shared": [pool]}
+    config = write_config(tmp_path, request_logs=[], invoices=invoices, allocation=allocation)
     with closed(tmp_path, [usage(HOUR, input=2000)], [cost(DAY, "1", "uncached_input_tokens")], [], config=config) as c:
-        assert {row["InvoiceId"] for row in exported(c, tmp_path)} == {"INV-7"}
+        rows = exported(c, tmp_path)
+    assert {row["InvoiceId"] for row in rows} == {"INV-7"}
+    assert total(rows, "BilledCost") == Decimal("5.83")
+    added = [
+        (row["ChargeCategory"], row["x_InvoiceReason"], row["x_CostCenterId"], Decimal(row["BilledCost"]))
+        for row in rows
+        if row["x_InvoiceReason"]
+    ]
+    assert sorted(added) == [
+        ("Adjustment", "contract_discount", "", Decimal("-0.3")),
+        ("Adjustment", "residual", "", Decimal("0.02")),
+        ("Credit", "credit", "", Decimal(-1)),
+        ("Purchase", "commitment", "", Decimal(5)),
+        ("Tax", "tax", "CC-1", Decimal("1.47")),
+        ("Tax", "tax", "CC-2", Decimal("0.63")),
+    ]
+    assert lint_focus_1_4_structure("Cost and Usage", rows, supported_conditions=KNOWN_CONDITIONS).messages() == []
+    assert validate_split_allocation(rows) == []
 
 
 # How a sum is divided -----------------------------------------------------------------------------------------------
@@ -374,6 +396,8 @@ PUBLISHED = """
     from matched.cell where in_period;
     create view report.allocation as from allocated.part;
     create view report.chargeback as from allocated.chargeback;
+    create view report.other as from allocated.other;
+    create view report.bridge as select *, 0::decimal(38, 12) as running_usd from explained.bridge;
 """
 
 

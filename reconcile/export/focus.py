@@ -77,6 +77,7 @@ _OURS = (
     "x_Speed",
     "x_Status",
     "x_PeriodOfCharge",
+    "x_InvoiceReason",
     "x_Revision",
     "x_SplitOriginId",
     "x_SplitOriginCost",
@@ -114,9 +115,10 @@ def columns(version: str) -> tuple[str, ...]:
 def write_focus(
     connection: duckdb.DuckDBPyConnection, target: Path, options: FocusOptions, invoice_id: str | None
 ) -> None:
-    """Write every billed charge of the period, and every correction of an earlier one, to ``target``.
+    """Write every billed charge of the period, every correction of an earlier one and what the invoice adds.
 
-    Raises ``InvariantError`` where the rows do not add up to what is billed, in total and by cost center.
+    Raises ``InvariantError`` where the rows do not add up to what is billed, in total and by cost center, and to what
+    is invoiced.
     """
     build(connection, options, invoice_id)
     selected = ", ".join(f'"{name}"' for name in columns(options.version))

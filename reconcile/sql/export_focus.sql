@@ -1,9 +1,10 @@
--- FOCUS Cost and Usage rows: every billed charge, split over the cost centers that receive it.
--- Grain: one row a (charge, cost center); a charge is a cell of report.cell that is billed, or a corrected one.
--- Reads: report.run, cell, allocation, chargeback; source.workspace; and from export/focus.py the temp tables
---   focus_setting (one row: invoice_id, draft) and focus_restated (what a cell of an earlier month is corrected by).
+-- FOCUS Cost and Usage rows: every billed charge, split over the cost centers that receive it, and what the invoice adds.
+-- Grain: one row a (charge, cost center); a charge is a cell of report.cell that is billed, or a corrected one, or a
+--   step of the bridge after billed.
+-- Reads: report.run, cell, allocation, chargeback, bridge, other; source.workspace; and from export/focus.py the temp
+--   tables focus_setting (one row: invoice_id, draft) and focus_restated (what a cell of an earlier month is corrected by).
 -- Writes: temp tables focus_name, focus_property, focus_charge, focus_received, focus_item, focus_receiver,
---   focus_by_day, focus_share, focus_sku, focus_row, the temp view focus_violation.
+--   focus_by_day, focus_share, focus_sku, focus_used, focus_invoiced, focus_row, the temp view focus_violation.
 -- Inside, money is a count of units of 1e-12 USD (HUGEINT), as in allocate.sql.
 
 -- What FOCUS calls things. The only place for names that the 1.5 draft may still change.
@@ -270,7 +271,7 @@ cross join focus_property as property
 cross join focus_setting as setting
 group by all;
 
-create or replace temp table focus_row as
+create or replace temp table focus_used as
 with shared as (
     select
         charge.* exclude (units),
@@ -391,6 +392,7 @@ select
     named.speed as x_Speed,
     named.status as x_Status,
     named.period_of_charge as x_PeriodOfCharge,
+    null as x_InvoiceReason,
     run.revision as x_Revision,
     if(named.is_split, 'charge-' || named.charge, null) as x_SplitOriginId,
     if(named.is_split, if(run.arrangement = 'prepaid', 0, in_usd(named.charge_units)), null)::decimal(38, 12) as x_SplitOriginCost,
@@ -405,6 +407,116 @@ left join source.workspace as workspace on workspace.workspace_id = named.worksp
 left join report.chargeback as chargeback on chargeback.cost_center = named.cost_center
 order by row;
 
+-- What stands between the bill and the invoice, so that BilledCost adds up to it: by cost center where a pool takes it.
+create or replace temp table focus_invoiced as
+with step as (
+    select position, reason, title, in_units(amount_usd) as units,
+    from report.bridge
+    where kind = 'step' and position > (select position from report.bridge where kind = 'total' and reason = 'billed')
+),
+part as (
+    select
+        step.*, other.cost_center, other.basis, in_units(sum(other.amount_usd)) as part_units,
+        string_agg(distinct other.pool, '; ' order by other.pool) as pools,
+        string_agg(distinct other.driver, '; ' order by other.driver) as drivers,
+    from step
+    join report.other as other on other.reason = step.reason
+    group by all
+),
+held as (  -- the corrections that are rows of their own are in the invoice's line for earlier periods
+    select reason, part_units as units from part
+    union all
+    select 'earlier_period', in_units(amount_usd) from focus_restated
+),
+line as (
+    select * from part
+    union all by name
+    select step.*, (step.units - coalesce(sum(held.units), 0))::hugeint as part_units,
+    from step
+    left join held on held.reason = step.reason
+    group by step.position, step.reason, step.title, step.units
+    having step.units <> coalesce(sum(held.units), 0)
+)
+select
+    line.position, line.reason, line.title, line.cost_center, line.basis, line.pools, line.drivers,
+    in_usd(line.part_units) as amount_usd,
+    in_usd(sum(line.part_units) over of_step) as whole_usd,
+    count(*) over of_step > 1 as is_split,
+from line
+where line.part_units <> 0
+window of_step as (partition by line.position);
+
+create or replace temp table focus_row as
+with added as (
+    select
+        focus_invoiced.*,
+        case
+            when reason = 'tax' then 'Tax'
+            when reason = 'credit' or (reason = 'commitment' and amount_usd < 0) then 'Credit'
+            when reason = 'commitment' then 'Purchase'
+            else 'Adjustment'
+        end as category,
+        chargeback.name,
+    from focus_invoiced
+    left join report.chargeback as chargeback on chargeback.cost_center = focus_invoiced.cost_center
+)
+select * from focus_used
+union all by name
+select
+    (select count(*) from focus_used) + row_number() over (order by added.position, added.cost_center nulls last) as row,
+    added.amount_usd as BilledCost,
+    run.organization_id as BillingAccountId,
+    run.organization as BillingAccountName,
+    'Organization' as BillingAccountType,
+    'USD' as BillingCurrency,
+    strftime(run.last_on + interval 1 day, '%Y-%m-%dT00:00:00Z') as BillingPeriodEnd,
+    strftime(run.start_on, '%Y-%m-%dT00:00:00Z') as BillingPeriodStart,
+    added.category as ChargeCategory,
+    added.title as ChargeDescription,
+    'One-Time' as ChargeFrequency,
+    strftime(run.last_on + interval 1 day, '%Y-%m-%dT00:00:00Z') as ChargePeriodEnd,
+    strftime(run.start_on, '%Y-%m-%dT00:00:00Z') as ChargePeriodStart,
+    added.amount_usd as ContractedCost,
+    if(added.category = 'Purchase', 1, null)::decimal(38, 12) as ContractedUnitPrice,
+    added.amount_usd as EffectiveCost,
+    'Anthropic' as HostProviderName,
+    setting.invoice_id as InvoiceId,
+    'Anthropic' as InvoiceIssuerName,
+    added.amount_usd as ListCost,
+    if(added.category = 'Purchase', 1, null)::decimal(38, 12) as ListUnitPrice,
+    if(added.category = 'Purchase', 'Committed', null) as PricingCategory,
+    if(added.category = 'Purchase', added.amount_usd, null) as PricingQuantity,
+    if(added.category = 'Purchase', 'USD', null) as PricingUnit,
+    'Anthropic' as ProviderName,
+    'Anthropic' as PublisherName,
+    'AI and Machine Learning' as ServiceCategory,
+    'Claude API' as ServiceName,
+    'Anthropic' as ServiceProviderName,
+    'Generative AI' as ServiceSubcategory,
+    if(added.category = 'Purchase', added.reason, null) as SkuId,
+    if(added.category = 'Purchase', added.reason, null) as SkuPriceId,
+    '{}' as Tags,
+    if(added.is_split, to_json({
+        'Elements': [{'AllocatedRatio': greatest(0, least(1, round(added.amount_usd::double / added.whole_usd::double, 12)))}]
+    })::varchar, null) as AllocatedMethodDetails,
+    if(added.is_split, coalesce(added.pools, 'no pool'), null) as AllocatedMethodId,
+    if(added.is_split, added.cost_center, null) as AllocatedResourceId,
+    if(added.is_split, added.name, null) as AllocatedResourceName,
+    if(added.is_split, to_json({'cost_center': added.cost_center})::varchar, null) as AllocatedTags,
+    added.cost_center as x_CostCenterId,
+    added.name as x_CostCenterName,
+    added.basis as x_AllocationBasis,
+    added.pools as x_AllocationRule,
+    added.drivers as x_AllocationDriver,
+    added.reason as x_InvoiceReason,
+    run.revision as x_Revision,
+    if(added.is_split, 'invoice-' || added.reason, null) as x_SplitOriginId,
+    if(added.is_split, added.whole_usd, null) as x_SplitOriginCost,
+from added
+cross join report.run as run
+cross join focus_setting as setting
+order by row;
+
 -- Controls: empty means that every dollar is in one row, and in the row of who pays it.
 create or replace temp view focus_violation as
 select 'billed' as what, cost_center, expected_usd, found_usd
@@ -412,7 +524,7 @@ from (
     select null as cost_center,
         (select coalesce(sum(billed_usd), 0) from report.cell) as expected_usd,
         coalesce(sum(EffectiveCost) filter (ChargeClass is null), 0)::decimal(38, 12) as found_usd,
-    from focus_row
+    from focus_used
 )
 where expected_usd <> found_usd
 union all
@@ -432,9 +544,21 @@ from (
 ) as allocated
 full join (
     select x_CostCenterId as cost_center, sum(EffectiveCost)::decimal(38, 12) as amount_usd
-    from focus_row
+    from focus_used
     where ChargeClass is null
     group by all
 ) as found on found.cost_center is not distinct from allocated.cost_center
 where coalesce(allocated.amount_usd, 0) <> coalesce(found.amount_usd, 0)
+union all
+select 'invoiced', null, invoiced.running_usd, found.amount_usd,
+from (select running_usd from report.bridge where kind = 'total' and reason = 'invoiced') as invoiced
+cross join (  -- a restatement that no line of the invoice holds comes on top
+    select
+        sum(EffectiveCost) - if(
+            exists (select 1 from report.bridge where reason = 'earlier_period'), 0,
+            (select coalesce(sum(amount_usd), 0) from focus_restated)
+        ) as amount_usd,
+    from focus_row
+) as found
+where invoiced.running_usd <> found.amount_usd
 order by what, 2;

@@ -493,6 +493,7 @@ select
     other.on_day,
     other.pool,
     other.what,
+    other.reason,
     other.cost_center,
     chargeback.name,
     other.basis,

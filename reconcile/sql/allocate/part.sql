@@ -64,6 +64,7 @@ create or replace table allocated.other as
 select
     outside.on_day,
     outside.what,
+    outside.reason,  -- of a line of the invoice
     split.cost_center,
     case when split.cost_center = 'unallocated' then 'unallocated' else 'shared' end as basis,
     pool.pool,
@@ -75,7 +76,7 @@ join allocated.pot as pot on pot.pot = split.pot
 join allocated.pool as pool on pool.position = pot.position
 join outside on outside.line = pot.line
 where split.into_position is null
-group by outside.line, outside.on_day, outside.what, split.cost_center, pool.pool, pool.driver
+group by outside.line, outside.on_day, outside.what, outside.reason, split.cost_center, pool.pool, pool.driver
 order by outside.on_day, outside.what, split.cost_center, pool.pool, amount_usd;
 
 -- What one pool gave another.

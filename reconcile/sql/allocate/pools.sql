@@ -24,11 +24,11 @@ select 'requests', cost_center, requests from used;
 -- Dated lines of the period, and the invoice's: what stands in the bridge after billed.
 create or replace temp table outside as
 with listed as (
-    select line.position, line.on_day, line.what, line.amount_usd,
+    select line.position, line.on_day, line.what, null as reason, line.amount_usd,
     from allocated.pool_line as line
     join source.run as run on line.on_day >= run.start_on and line.on_day < run.end_on
     union all
-    select invoice.position, (run.end_on - interval 1 day)::date, step.title, step.amount_usd,
+    select invoice.position, (run.end_on - interval 1 day)::date, step.title, step.reason, step.amount_usd,
     from allocated.pool_invoice as invoice
     join explained.bridge as step on step.reason = invoice.reason and step.kind = 'step'
     join source.run as run on true
