@@ -318,12 +318,6 @@ named as (
 select
     row_number() over (order by named.charge, named.cost_center nulls last) as row,
     if(run.arrangement = 'prepaid', 0, named.amount_usd)::decimal(38, 12) as BilledCost,
-    run.organization_id as BillingAccountId,
-    run.organization as BillingAccountName,
-    'Organization' as BillingAccountType,
-    'USD' as BillingCurrency,
-    strftime(run.last_on + interval 1 day, '%Y-%m-%dT00:00:00Z') as BillingPeriodEnd,
-    strftime(run.start_on, '%Y-%m-%dT00:00:00Z') as BillingPeriodStart,
     'Usage' as ChargeCategory,
     if(named.is_correction, 'Correction', null) as ChargeClass,
     concat_ws(', ', concat_ws(' ', named.model, lower(named.sku_meter)), nullif(named.service_tier, 'standard'),
@@ -340,9 +334,6 @@ select
     ) as ContractedCost,
     if(named.is_correction, null, named.contracted_unit_price) as ContractedUnitPrice,
     named.amount_usd as EffectiveCost,
-    'Anthropic' as HostProviderName,
-    setting.invoice_id as InvoiceId,
-    'Anthropic' as InvoiceIssuerName,
     if(
         named.by_quantity,
         (named.list_unit_price::decimal(19, 12) * named.pricing_quantity::decimal(19, 6))::decimal(38, 12),
@@ -356,12 +347,6 @@ select
     end as PricingCategory,
     if(named.is_correction, null, named.pricing_quantity) as PricingQuantity,
     if(named.is_correction, null, named.pricing_unit) as PricingUnit,
-    'Anthropic' as ProviderName,
-    'Anthropic' as PublisherName,
-    'AI and Machine Learning' as ServiceCategory,
-    'Claude API' as ServiceName,
-    'Anthropic' as ServiceProviderName,
-    'Generative AI' as ServiceSubcategory,
     concat_ws(':', named.model, named.meter) as SkuId,
     named.sku_meter as SkuMeter,
     if(named.is_correction, null, sku.details) as SkuPriceDetails,
@@ -393,12 +378,10 @@ select
     named.status as x_Status,
     named.period_of_charge as x_PeriodOfCharge,
     null as x_InvoiceReason,
-    run.revision as x_Revision,
     if(named.is_split, 'charge-' || named.charge, null) as x_SplitOriginId,
     if(named.is_split, if(run.arrangement = 'prepaid', 0, in_usd(named.charge_units)), null)::decimal(38, 12) as x_SplitOriginCost,
 from named
 cross join report.run as run
-cross join focus_setting as setting
 join focus_sku as sku
     on sku.dims = row(
         named.model, named.meter, named.service_tier, named.context_window, named.inference_geo, named.speed
@@ -459,60 +442,66 @@ with added as (
         chargeback.name,
     from focus_invoiced
     left join report.chargeback as chargeback on chargeback.cost_center = focus_invoiced.cost_center
+),
+charged as (
+    select * from focus_used
+    union all by name
+    select
+        (select count(*) from focus_used) + row_number() over (order by added.position, added.cost_center nulls last) as row,
+        added.amount_usd as BilledCost,
+        added.category as ChargeCategory,
+        added.title as ChargeDescription,
+        'One-Time' as ChargeFrequency,
+        strftime(run.last_on + interval 1 day, '%Y-%m-%dT00:00:00Z') as ChargePeriodEnd,
+        strftime(run.start_on, '%Y-%m-%dT00:00:00Z') as ChargePeriodStart,
+        added.amount_usd as ContractedCost,
+        if(added.category = 'Purchase', 1, null)::decimal(38, 12) as ContractedUnitPrice,
+        added.amount_usd as EffectiveCost,
+        added.amount_usd as ListCost,
+        if(added.category = 'Purchase', 1, null)::decimal(38, 12) as ListUnitPrice,
+        if(added.category = 'Purchase', 'Committed', null) as PricingCategory,
+        if(added.category = 'Purchase', added.amount_usd, null) as PricingQuantity,
+        if(added.category = 'Purchase', 'USD', null) as PricingUnit,
+        if(added.category = 'Purchase', added.reason, null) as SkuId,
+        if(added.category = 'Purchase', added.reason, null) as SkuPriceId,
+        '{}' as Tags,
+        if(added.is_split, to_json({
+            'Elements': [{'AllocatedRatio': greatest(0, least(1, round(added.amount_usd::double / added.whole_usd::double, 12)))}]
+        })::varchar, null) as AllocatedMethodDetails,
+        if(added.is_split, coalesce(added.pools, 'no pool'), null) as AllocatedMethodId,
+        if(added.is_split, added.cost_center, null) as AllocatedResourceId,
+        if(added.is_split, added.name, null) as AllocatedResourceName,
+        if(added.is_split, to_json({'cost_center': added.cost_center})::varchar, null) as AllocatedTags,
+        added.cost_center as x_CostCenterId,
+        added.name as x_CostCenterName,
+        added.basis as x_AllocationBasis,
+        added.pools as x_AllocationRule,
+        added.drivers as x_AllocationDriver,
+        added.reason as x_InvoiceReason,
+        if(added.is_split, 'invoice-' || added.reason, null) as x_SplitOriginId,
+        if(added.is_split, added.whole_usd, null) as x_SplitOriginCost,
+    from added
+    cross join report.run as run
 )
-select * from focus_used
-union all by name
 select
-    (select count(*) from focus_used) + row_number() over (order by added.position, added.cost_center nulls last) as row,
-    added.amount_usd as BilledCost,
+    charged.*,
     run.organization_id as BillingAccountId,
     run.organization as BillingAccountName,
     'Organization' as BillingAccountType,
     'USD' as BillingCurrency,
     strftime(run.last_on + interval 1 day, '%Y-%m-%dT00:00:00Z') as BillingPeriodEnd,
     strftime(run.start_on, '%Y-%m-%dT00:00:00Z') as BillingPeriodStart,
-    added.category as ChargeCategory,
-    added.title as ChargeDescription,
-    'One-Time' as ChargeFrequency,
-    strftime(run.last_on + interval 1 day, '%Y-%m-%dT00:00:00Z') as ChargePeriodEnd,
-    strftime(run.start_on, '%Y-%m-%dT00:00:00Z') as ChargePeriodStart,
-    added.amount_usd as ContractedCost,
-    if(added.category = 'Purchase', 1, null)::decimal(38, 12) as ContractedUnitPrice,
-    added.amount_usd as EffectiveCost,
     'Anthropic' as HostProviderName,
     setting.invoice_id as InvoiceId,
     'Anthropic' as InvoiceIssuerName,
-    added.amount_usd as ListCost,
-    if(added.category = 'Purchase', 1, null)::decimal(38, 12) as ListUnitPrice,
-    if(added.category = 'Purchase', 'Committed', null) as PricingCategory,
-    if(added.category = 'Purchase', added.amount_usd, null) as PricingQuantity,
-    if(added.category = 'Purchase', 'USD', null) as PricingUnit,
     'Anthropic' as ProviderName,
     'Anthropic' as PublisherName,
     'AI and Machine Learning' as ServiceCategory,
     'Claude API' as ServiceName,
     'Anthropic' as ServiceProviderName,
     'Generative AI' as ServiceSubcategory,
-    if(added.category = 'Purchase', added.reason, null) as SkuId,
-    if(added.category = 'Purchase', added.reason, null) as SkuPriceId,
-    '{}' as Tags,
-    if(added.is_split, to_json({
-        'Elements': [{'AllocatedRatio': greatest(0, least(1, round(added.amount_usd::double / added.whole_usd::double, 12)))}]
-    })::varchar, null) as AllocatedMethodDetails,
-    if(added.is_split, coalesce(added.pools, 'no pool'), null) as AllocatedMethodId,
-    if(added.is_split, added.cost_center, null) as AllocatedResourceId,
-    if(added.is_split, added.name, null) as AllocatedResourceName,
-    if(added.is_split, to_json({'cost_center': added.cost_center})::varchar, null) as AllocatedTags,
-    added.cost_center as x_CostCenterId,
-    added.name as x_CostCenterName,
-    added.basis as x_AllocationBasis,
-    added.pools as x_AllocationRule,
-    added.drivers as x_AllocationDriver,
-    added.reason as x_InvoiceReason,
     run.revision as x_Revision,
-    if(added.is_split, 'invoice-' || added.reason, null) as x_SplitOriginId,
-    if(added.is_split, added.whole_usd, null) as x_SplitOriginCost,
-from added
+from charged
 cross join report.run as run
 cross join focus_setting as setting
 order by row;
