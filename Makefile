@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format lint types contract bench score golden clean
+.PHONY: help setup demo test check format lint types contract bench score kills golden clean
 
 help:  ## List the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ bench: $(READY)  ## Measure the heavy step against a plain gzip read.
 
 score: $(READY)  ## Explain many simulated organizations and compare with what was planted; renews docs/score.md.
 	$(BIN)/python benchmarks/score.py --write docs/score.md
+
+kills: $(READY)  ## Kill a close 200 times at random moments; each must be made good by the next.
+	KILLS=50 $(BIN)/python -m pytest --numprocesses auto tests/test_crashes.py
 
 clean:  ## Remove what was built or written.
 	rm -rf $(VENV) var dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
