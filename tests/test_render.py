@@ -592,6 +592,18 @@ def test_a_statement_compares_with_the_month_before_and_the_budget(pages):
     assert "rules[" not in page
 
 
+def test_sessions_are_no_requests(month):
+    """What is charged without a quantity is of no request: a session's $1,000 leaves the cost of a request as it is."""
+    unit = "select usd_per_1000_requests, usd_per_mtok from report.unit_cost where cost_center = 'CC-100'"
+    before = month.execute(unit).fetchall()
+    month.execute(
+        "insert into allocated.use (day, meter, cost_center, requests, amount_usd)"
+        " values ('2026-10-05', 'session_usage', 'CC-100', 0, 1000)"
+    )
+    assert month.execute(unit).fetchall() == before
+    assert before[0][0] > 0
+
+
 # Figures and names ---------------------------------------------------------------------------------------------------
 
 

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 Rows = Iterable[Mapping[str, Any]]
 """Rows of a report view, by column."""
 
+_NAME = 40
+"""How many letters of a name are shown."""
+
 
 def summary(outcome: "Outcome") -> Iterator[str]:
     """The close at a glance: the finding, the three sides, the bridge, the chargeback, what to be warned of."""
@@ -30,8 +33,10 @@ def summary(outcome: "Outcome") -> Iterator[str]:
     yield ""
     yield from table([("Bridge", "USD", "running"), *_bridge(outcome.bridge)], "<>>")
     yield ""
-    head = ("Cost center", "name", "direct", "shared", "total")
-    yield from table([head, *_chargeback(outcome.chargeback)], "<<>>>")
+    columns = ("direct", "shared", "total", "other", "payable")
+    shown = columns if any(row["other_usd"] for row in outcome.chargeback) else columns[:3]
+    head = ("Cost center", "name", *shown)
+    yield from table([head, *_chargeback(outcome.chargeback, shown)], "<<" + ">" * len(shown))
     yield from (f"Warning: {warning}" for warning in outcome.warnings)
     yield from (f"Not final: {gate}" for gate in outcome.unmet)
 
@@ -118,13 +123,17 @@ def _bridge(bridge: Rows) -> Iterator[tuple[str, str, str]]:
         before_usd = running_usd
 
 
-def _chargeback(chargeback: Rows) -> Iterator[tuple[str, ...]]:
-    rows = list(chargeback)
-    columns = ("direct_usd", "shared_usd", "total_usd")
+def _chargeback(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """Who pays, by the columns asked for, and the sum of each; a long name is cut."""
     for row in rows:
-        yield row["cost_center"], row["name"] or "", *(usd(row[column]) for column in columns)
-    totals_usd = (sum((row[column] for row in rows), Decimal(0)) for column in columns)
-    yield "billed", "", *map(usd, totals_usd)
+        name = row["name"] or ""
+        yield (
+            row["cost_center"],
+            name if len(name) <= _NAME else f"{name[: _NAME - 1]}…",
+            *(usd(row[f"{column}_usd"]) for column in columns),
+        )
+    totals_usd = (sum((row[f"{column}_usd"] for row in rows), Decimal(0)) for column in columns)
+    yield "payable" if "payable" in columns else "billed", "", *map(usd, totals_usd)
 
 
 def _beside(reason: str, planted_usd: Decimal | None, found_usd: Decimal | None) -> tuple[str, str, str, str]:

@@ -527,7 +527,8 @@ select
 from allocated.use
 order by cost_center, day, workspace_id, model, service_tier, meter;
 
--- Dollars are divided in whole units of 1e-12 USD, exactly; a cost center that used nothing has no unit costs.
+-- Dollars are divided in whole units of 1e-12 USD, exactly; a cost center that used nothing has no unit costs. What is
+-- charged without a quantity (code execution, sessions) is of no request.
 create or replace view report.unit_cost as
 with summed as (
     select
@@ -538,7 +539,7 @@ with summed as (
         coalesce(
             sum(quantity) filter (where model is not null and meter <> 'output_tokens'), 0
         )::hugeint as input_tokens,
-        (sum(amount_usd) * 1000000000000::decimal(13, 0))::hugeint as units,
+        (coalesce(sum(amount_usd) filter (quantity is not null), 0) * 1000000000000::decimal(13, 0))::hugeint as units,
         (coalesce(sum(amount_usd) filter (where model is not null), 0) * 1000000000000::decimal(13, 0))::hugeint
             as token_units,
         sum(as_input_usd - amount_usd) filter (where as_input_usd is not null) as cache_saved_usd
