@@ -33,6 +33,14 @@ RELAXED = (
     ("workspace_id", "workspace", 10),
 )
 
+SYSTEMATIC = (
+    # what a whole log does: the pass that finds it, its reason and position
+    ("explain/time_zone", "time_zone", 1),
+    ("explain/cache_inclusive", "cache_inclusive", 2),
+    ("explain/exchanged", "cache_ttl", 4),
+    (None, "workspace", 11),  # its lines are known from the start, so that both sides of a move name it
+)
+
 
 def explain(connection: duckdb.DuckDBPyConnection, accepted: Sequence[Accepted], invoice: Invoice | None) -> None:
     """Fill schema explained from schema matched."""
@@ -92,9 +100,9 @@ def _search(connection: duckdb.DuckDBPyConnection) -> None:
     ledger.run_sql(connection, "explain/workspace")
     ledger.run_sql(connection, "explain/corrected")
     connection.execute("delete from explained.claim")  # the first version is only what the corrections start from
-    for reason, position in (("time_zone", 1), ("cache_inclusive", 2), ("workspace", 11)):
-        if reason != "workspace":  # its lines are known from the start, so that both sides of a move name it
-            ledger.run_sql(connection, f"explain/{reason}")
+    for name, reason, position in SYSTEMATIC:
+        if name is not None:
+            ledger.run_sql(connection, name)
         connection.execute("delete from explained.step")
         connection.execute("insert into explained.step values (?, ?)", [reason, position])
         ledger.run_sql(connection, "explain/corrected")
@@ -103,21 +111,29 @@ def _search(connection: duckdb.DuckDBPyConnection) -> None:
         ledger.run_sql(connection, "explain/cutoff")
         ledger.run_sql(connection, "explain/cache_ttl")
         for relaxed in RELAXED:
-            _relax(connection, *relaxed)
+            _relax(connection, *relaxed, by_day=False)
+    ledger.insert(
+        connection,
+        "explained.relaxation",
+        {"dimension": "VARCHAR", "reason": "VARCHAR", "position": "INTEGER"},
+        RELAXED,
+    )
+    ledger.run_sql(connection, "explain/balanced")
+    ledger.run_sql(connection, "explain/cutoff")
     ledger.run_sql(connection, "explain/by_day")
     ledger.run_sql(connection, "explain/cache_ttl")
     for relaxed in (("day", "cutoff", 3), *RELAXED):
-        _relax(connection, *relaxed)
+        _relax(connection, *relaxed, by_day=True)
     ledger.run_sql(connection, "explain/moved")
 
 
-def _relax(connection: duckdb.DuckDBPyConnection, dimension: str, reason: str, position: int) -> None:
+def _relax(connection: duckdb.DuckDBPyConnection, dimension: str, reason: str, position: int, *, by_day: bool) -> None:
     """Net what stands under another value of one dimension, until no more is found."""
     ledger.insert(
         connection,
         "explained.relaxed",
-        {"dimension": "VARCHAR", "reason": "VARCHAR", "position": "INTEGER"},
-        [(dimension, reason, position)],
+        {"dimension": "VARCHAR", "reason": "VARCHAR", "position": "INTEGER", "by_day": "BOOLEAN"},
+        [(dimension, reason, position, by_day)],
     )
     found = -1
     while found != (found := _count(connection, "explained.moved")):

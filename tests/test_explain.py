@@ -164,7 +164,10 @@ def test_the_applications_own_cost_is_text_or_a_number(tmp_path, own):
 )
 def test_the_geography_where_a_log_does_not_say(tmp_path, model, fields, geo):
     """not_available before 4.6, else the workspace's default, else global; each default that was used is counted."""
-    workspaces = [{"id": "wrkspc_us", "name": "US", "data_residency": {"default_inference_geo": "us"}}]
+    workspaces = [
+        {"id": "wrkspc_a", "name": "Search"},
+        {"id": "wrkspc_us", "name": "US", "data_residency": {"default_inference_geo": "us"}},
+    ]
     with closed(
         tmp_path, [], [], [line(AT, model=model, usage={"input_tokens": 10}, **fields)], workspaces=workspaces
     ) as connection:

@@ -4,7 +4,7 @@
 --   a log and model when taking them off leaves at most half of the difference in input, no request has less input than
 --   is taken off, and a quarter of what is taken off then agrees to the token (1,000 requests tell without that, and 50 when
 --   less than a fifth of the difference is left), by the hour or by the day; and for all models of a log whose keys' whole use shows it, save those whose own cells agree as they are logged.
--- Grain: explained.inclusive one row a log and model. Reads: explained.corrected, known, source.request. Writes: explained.
+-- Grain: explained.inclusive one row a log and model. Reads: explained.corrected, known, shift, source.request, iteration. Writes: explained.
 create or replace table explained.inclusive as
 with
 naming as (
@@ -17,6 +17,18 @@ span as (
 grain as (
     select unnest(['hour', 'day']) as grain
 ),
+-- the extra turns of a request stand in no counter of its line
+told as (
+    select hour, workspace_id, model, service_tier, inference_geo, speed, api_key_id, quantity
+    from explained.known
+    where meter = 'uncached_input_tokens'
+    union all
+    select hour - to_minutes(coalesce(shift.minutes, 0) // 60 * 60), workspace_id, model, service_tier, inference_geo,
+        speed, api_key_id, -quantity
+    from source.iteration as entry
+    left join explained.shift as shift on shift.log = entry.log
+    where meter = 'uncached_input_tokens'
+),
 of_model as (
     select grain, date_trunc(grain, hour) as hour, to_json([workspace_id, service_tier, inference_geo, speed])::varchar as place, model, min(log) as log,
         sum(input) as input, sum(read) as read, sum(write_5m + write_1h) as written,
@@ -28,8 +40,7 @@ of_model as (
 of_model_reported as (
     select grain, date_trunc(grain, hour) as hour, to_json([workspace_id, service_tier, inference_geo, speed])::varchar as place, model,
         sum(quantity) as input,
-    from explained.known cross join grain
-    where meter = 'uncached_input_tokens'
+    from told cross join grain
     group by all
 ),
 of_log as (
@@ -44,8 +55,7 @@ of_log as (
 ),
 of_log_reported as (
     select grain, date_trunc(grain, hour) as hour, if(names_keys, api_key_id, workspace_id) as place, names_keys, sum(quantity) as input
-    from explained.known cross join (values (true), (false)) as way (names_keys) cross join grain
-    where meter = 'uncached_input_tokens'
+    from told cross join (values (true), (false)) as way (names_keys) cross join grain
     group by all
 ),
 compared as (

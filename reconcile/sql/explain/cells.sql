@@ -40,6 +40,7 @@ create or replace table explained.moved (
 
 create or replace table explained.shift (log VARCHAR, minutes BIGINT, left_tokens BIGINT, unshifted_tokens BIGINT);
 create or replace table explained.inclusive (log VARCHAR, model VARCHAR, counts VARCHAR);
+create or replace table explained.exchanged (log VARCHAR, model VARCHAR);
 create or replace table explained.stray (api_key_id VARCHAR, logged_workspace_id VARCHAR, workspace_id VARCHAR);
 create or replace table explained.step (reason VARCHAR, position INTEGER);
 create or replace table explained.corrected (

@@ -1,15 +1,15 @@
--- The recorded side as the systematic reasons found so far leave it: clocks set right, cached tokens counted once, lines in
--- the workspace of the key that they name.
+-- The recorded side as the systematic reasons found so far leave it: clocks set right, cached tokens counted once,
+-- exchanged lifetimes exchanged back, lines in the workspace of the key that they name.
 -- Rule: what a correction moves between cells is its claim: corrected less before, cell by cell.
 -- Grain: explained.corrected one row (hour, cell dimensions without meter, log, key, cut).
--- Reads: source.request, explained.shift, inclusive, step (the reason that is being booked). Writes: explained.
+-- Reads: source.request, explained.shift, inclusive, exchanged, stray, step (the reason that is being booked). Writes: explained.
 create or replace table explained.before as
 select * from explained.corrected;
 
 create or replace table explained.corrected as
 with fixed as (
     select
-        request.* exclude (day, hour, uncached_input_tokens, context_window, workspace_id),
+        request.* exclude (day, hour, uncached_input_tokens, cache_write_5m, cache_write_1h, context_window, workspace_id),
         if(step.moves_workspaces, coalesce(stray.workspace_id, request.workspace_id), request.workspace_id) as workspace_id,
         stray.workspace_id as key_workspace_id,
         request.logged_at - to_minutes(coalesce(shift.minutes, 0)) as counted_at,
@@ -20,12 +20,18 @@ with fixed as (
             else 0
         end as uncached_input_tokens,
         inclusive.counts is not null as is_fixed,
+        if(exchanged.log is null, request.cache_write_5m, request.cache_write_1h) as cache_write_5m,
+        if(exchanged.log is null, request.cache_write_1h, request.cache_write_5m) as cache_write_1h,
     from source.request as request
     cross join (select coalesce(bool_or(reason = 'workspace'), false) as moves_workspaces from explained.step) as step
     left join explained.shift as shift on shift.log = request.log
     left join explained.stray as stray
         on stray.api_key_id = request.api_key_id and stray.logged_workspace_id is not distinct from request.workspace_id
     left join explained.inclusive as inclusive on inclusive.log = request.log and inclusive.model = request.model
+    -- of what was never reported nobody knows which lifetime was meant
+    left join explained.exchanged as exchanged
+        on exchanged.log = request.log and exchanged.model = request.model
+        and request.biller is null and coalesce(request.status, 0) < 400
 )
 select
     date_trunc('hour', counted_at)::timestamp as hour,
@@ -115,7 +121,7 @@ moved as (
 )
 select cell.cell_id, step.position, step.reason, 'inferred', moved.log,
     case when step.reason = 'workspace' then moved.key_workspace_id end,
-    case when step.reason = 'cache_inclusive' then moved.place_model end, sum(moved.quantity)::bigint
+    case when step.reason in ('cache_inclusive', 'cache_ttl') then moved.place_model end, sum(moved.quantity)::bigint
 from moved
 join explained.cell as cell
     on cell.day = moved.day and cell.meter = moved.meter and cell.price_usd is not null

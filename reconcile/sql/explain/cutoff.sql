@@ -1,10 +1,12 @@
 -- Requests that a log stamps earlier (or later) than the provider counts them: equal and opposite on adjacent days.
 -- Rule: per place and meter, recorded less reported, summed up hour by hour, is a queue: what was logged and not counted
---   yet. A queue is never negative (where it would be, something was not logged), and what it does not fall below for 24
---   hours is not waiting (it was not reported, from when it came in). A log is early where this leaves at most half of its
---   hourly differences and the queue empties exactly at least as often as not (chance does not); the same with the sides exchanged where a log stamps later than the provider counts. Within a day
---   nothing is claimed; what crosses midnight is, one-sided at the month's edges.
--- Grain: one adjustment a slot, meter and log. Reads: explained.slot, gross. Writes: explained.adjusted, slot.
+--   yet. A queue is never negative (where it would be, something was not logged), and nothing waits in it for more than a
+--   day: what has come and has not left 24 hours later was not reported, and no more was the level that the queue comes
+--   back to, to the token, more than 24 hours apart. A log is early where this leaves at most half of its hourly
+--   differences and the queue empties exactly at least as often as not (chance does not; where it never empties, its
+--   differences are at least a fifth of what was recorded); the same with the sides exchanged where a log stamps later
+--   than the provider counts. Within a day nothing is claimed; what crosses midnight is, one-sided at the month's edges.
+-- Grain: one adjustment a slot, meter and log. Reads: explained.slot, flow. Writes: explained.adjusted, slot.
 create or replace table explained.queue as
 with
 long as (
@@ -20,78 +22,79 @@ long as (
     from explained.slot
 ),
 series as (
-    select *, min(log) over (
-        partition by workspace_id, model, service_tier, context_window, inference_geo, speed
-    ) as series_log
+    select long.*, coalesce(flow.reported, 0) as reported, coalesce(flow.reported, 0) - quantity as recorded,
+        min(log) over (partition by workspace_id, model, service_tier, context_window, inference_geo, speed) as series_log,
+        dense_rank() over (
+            order by workspace_id, model, service_tier, context_window, inference_geo, speed, long.meter
+        ) as series_id,
     from long
-    where (meter = 'web_search_requests') = (model is null)
+    left join explained.flow as flow on flow.slot_id = long.slot_id and flow.meter = long.meter
+    where (long.meter = 'web_search_requests') = (model is null)
 ),
 -- direction 1: the log is earlier than the provider; -1: later
 walked as (
-    select series.*, direction.direction, sum(-quantity * direction.direction) over through as carry
+    select series.*, direction.direction,
+        sum(-quantity * direction.direction) over through as carry,
+        sum(if(direction.direction = 1, recorded, reported)) over through as came,
     from series
     cross join (values (1), (-1)) as direction (direction)
-    where quantity <> 0
-    window through as (
-        partition by direction.direction, workspace_id, model, service_tier, context_window, inference_geo, speed, meter
-        order by hour
-    )
+    where quantity <> 0 or recorded <> 0 or reported <> 0
+    window through as (partition by direction.direction, series_id order by hour)
 ),
 floored as (
-    select *, carry + greatest(0, -min(carry) over through) as waiting
+    select *, carry + greatest(0, -min(carry) over through) as waiting,
+        coalesce(lead(hour) over through, timestamp '9999-01-01') as until_hour,
     from walked
-    window through as (
-        partition by direction, workspace_id, model, service_tier, context_window, inference_geo, speed, meter
-        order by hour
-    )
+    window through as (partition by direction, series_id order by hour)
 ),
 stayed as (
-    select *, min(waiting) over next_day as stays
+    select *,
+        -- the lowest level of the days that follow, and when it is there for the first and for the last time
+        min(waiting) over next_days as lowest,
+        arg_min(hour, (waiting, hour)) over next_days as lowest_from,
+        arg_max(until_hour, (-waiting, hour)) over next_days as lowest_until,
+        -- what had come by now and has not left a day later
+        came - last_value(came - waiting) over next_day as overdue,
     from floored
-    window next_day as (
-        partition by direction, workspace_id, model, service_tier, context_window, inference_geo, speed, meter
-        order by hour range between current row and interval 24 hour following
-    )
+    window
+        next_day as (
+            partition by direction, series_id order by hour range between current row and interval 24 hour following
+        ),
+        next_days as (
+            partition by direction, series_id order by hour range between current row and interval 72 hour following
+        )
 ),
 queued as (
-    select *, greatest(0, waiting - max(stays) over through) as queue
+    select *, greatest(0, waiting - max(greatest(
+        overdue, if(lowest_until > lowest_from + interval 24 hour, lowest, 0)
+    )) over through) as queue
     from stayed
-    window through as (
-        partition by direction, workspace_id, model, service_tier, context_window, inference_geo, speed, meter
-        order by hour
-    )
+    window through as (partition by direction, series_id order by hour)
 )
-select *, (queue - coalesce(lag(queue) over through, 0)) * direction as into_queue
+select * exclude (until_hour, lowest, lowest_from, lowest_until), (queue - coalesce(lag(queue) over through, 0)) * direction as into_queue,
+    quantity + (queue - coalesce(lag(queue) over through, 0)) * direction as left_over,
+    coalesce(lag(queue) over through, 0) > 0 and queue = 0 as drained,
 from queued
-window through as (
-    partition by direction, workspace_id, model, service_tier, context_window, inference_geo, speed, meter
-    order by hour
-);
+window through as (partition by direction, series_id order by hour);
 
 create or replace table explained.late as
 with
-step as (
-    select *, quantity + into_queue as left_over,
-        coalesce(lag(queue) over through, 0) > 0 and queue = 0 as drained,
-    from explained.queue
-    window through as (
-        partition by direction, workspace_id, model, service_tier, context_window, inference_geo, speed, meter
-        order by hour
-    )
-),
 scored as (
     select series_log as log, direction,
         sum(abs(quantity)) as as_logged,
         sum(abs(left_over)) as left_tokens,
+        sum(recorded) as recorded,
         count(*) filter (drained and left_over = 0) as emptied_exactly,
         count(*) filter (drained and left_over <> 0) as emptied_by_force,
-    from step
+    from explained.queue
     where meter <> 'web_search_requests'
     group by all
 )
 select * from scored
 where log is not null and 2 * left_tokens <= as_logged
-    and emptied_exactly > 0 and emptied_exactly >= emptied_by_force
+    and emptied_exactly >= emptied_by_force
+    -- a queue that never runs empty shows itself by how much waits in it
+    and (emptied_exactly > 0 or 5 * as_logged >= recorded)
 qualify row_number() over (partition by log order by left_tokens, direction desc) = 1;
 
 insert into explained.adjusted

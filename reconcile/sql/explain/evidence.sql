@@ -4,7 +4,7 @@
 --   and place are right, and the data does not tell which of them.
 -- Grain: explained.request one row a finding and request (a view: nothing is copied); curve one a finding and hour of the
 --   day; exchange one a finding and value of the dimension that was confused (at most 6, then the rest together; of days all).
--- Reads: source.request, removed_request, iteration; explained.finding, part, cell, shift, inclusive, stray, adjusted, moved,
+-- Reads: source.request, removed_request, iteration; explained.finding, part, cell, shift, inclusive, exchanged, stray, adjusted, moved,
 --   hour_slot, slot, known. Writes: explained.
 
 -- The place of a request as it was logged, and its hour and workspace as it was counted, once the log's clock is set right
@@ -102,6 +102,14 @@ behind as (
     join explained.finding as finding
         on finding.reason = 'cache_inclusive' and finding.log = request.log and finding.model = request.model
     where in_period and cache_read_input_tokens + if(inclusive.counts = 'reads', 0, cache_write_5m + cache_write_1h) > 0
+    union all
+    select finding.id, true, request.log, request.* exclude (log), null, null,
+        cache_write_5m || ' for 5 minutes, ' || cache_write_1h || ' for an hour as logged'
+    from explained.placed_request as request
+    join explained.exchanged as exchanged on exchanged.log = request.log and exchanged.model = request.model
+    join explained.finding as finding
+        on finding.reason = 'cache_ttl' and finding.log = request.log and finding.model = request.model
+    where in_period and cache_write_5m <> cache_write_1h and biller is null and coalesce(status, 0) < 400
     union all
     select emptied.finding_id,
         coalesce(sum(tokens_here) over (partition by emptied.finding_id, emptied.slot_id) = emptied.tokens, false),

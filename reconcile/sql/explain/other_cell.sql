@@ -1,14 +1,17 @@
--- The same quantity under another value of one dimension: recorded there, reported here, in the same hour.
+-- The same quantity under another value of one dimension: recorded there, reported here, in the same hour (or, of what the
+-- hours left, on the same day or the day beside it).
 -- Rule: two slots that differ in the relaxed dimension alone, one recorded too much, the other too little. They net
 --   exactly when what was recorded too much in one is, meter by meter, what is missing in the other; they net in part
 --   when one of them is used up. A pair in part counts only where pairs that net exactly show the same confusion (log,
---   from, to) at least three times, or for at least half of the tokens: noise that happens to cancel is no reason. Each
---   slot goes to its best pair. The script runs until it finds no more.
--- Grain: explained.pair one row two slots; one claim a cell, log and pair of values.
--- Reads: explained.slot, relaxed (the dimension, its reason and position). Writes: explained.claim, slot, moved.
+--   from, to) at least three times, or for at least half of the tokens: noise that happens to cancel is no reason. Over
+--   days only exact pairs of at least two meters count. Each slot goes to its best pair. Of a log without a split the
+--   writes of both lifetimes are one meter, and what they turn out to be is cache_ttl. The script runs until it finds no
+--   more.
+-- Grain: explained.pair one row two slots.
+-- Reads: explained.slot, unsplit, relaxed (the dimension, its reason and position). Writes: explained.moved, adjusted, slot.
 create or replace table explained.side as
 select
-    slot.slot_id, slot.log, relaxed.reason,
+    slot.slot_id, slot.log, slot.model, relaxed.reason,
     case relaxed.dimension
         when 'model' then slot.model when 'service_tier' then slot.service_tier
         when 'context_window' then slot.context_window when 'inference_geo' then slot.inference_geo
@@ -17,7 +20,7 @@ select
     end as at_value,
     slot.day,
     to_json([
-        if(relaxed.dimension = 'day', null, slot.hour::varchar),
+        if(relaxed.by_day, null, slot.hour::varchar),
         if(relaxed.dimension = 'model', null, slot.model),
         if(relaxed.dimension = 'service_tier', null, slot.service_tier),
         if(relaxed.dimension = 'context_window', null, slot.context_window),
@@ -37,10 +40,16 @@ create or replace table explained.pair as
 with
 met as (
     select
-        a.slot_id as from_slot, b.slot_id as to_slot, a.log, a.at_value as from_value, b.at_value as to_value,
+        a.slot_id as from_slot, b.slot_id as to_slot, a.log, a.model, a.at_value as from_value, b.at_value as to_value,
+        a.day = b.day or relaxed.dimension = 'day' as same_day,
+        relaxed.dimension, a.over_5m, a.over_1h, b.under_5m, b.under_1h,
         least(a.over_input, b.under_input) as input,
-        least(a.over_5m, b.under_5m) as write_5m,
-        least(a.over_1h, b.under_1h) as write_1h,
+        -- a log without a split does not say which of its writes are the ones that are missing there
+        case
+            when unsplit.log is null then least(a.over_5m, b.under_5m) + least(a.over_1h, b.under_1h)
+            else least(a.over_5m + a.over_1h, b.under_5m + b.under_1h)
+        end as written,
+        unsplit.log is not null as unsplit,
         least(a.over_read, b.under_read) as read,
         least(a.over_output, b.under_output) as output,
         least(a.over_searches, b.under_searches) as searches,
@@ -54,21 +63,25 @@ met as (
     join explained.side as b
         on a.elsewhere_equal = b.elsewhere_equal and a.at_value is distinct from b.at_value
         and abs(a.day - b.day) <= 1
+    cross join explained.relaxed as relaxed
+    left join explained.unsplit as unsplit on unsplit.log = a.log
     where a.log is not null
         and a.over_input + a.over_5m + a.over_1h + a.over_read + a.over_output + a.over_searches > 0
         and b.under_input + b.under_5m + b.under_1h + b.under_read + b.under_output + b.under_searches > 0
 ),
 netted as (
-    select *, input + write_5m + write_1h + read + output + searches as tokens
+    select *, input + written + read + output + searches as tokens
     from met
 ),
 judged as (
     select *,
-        -- one meter alone tells less, and over a day nothing
+        -- one meter alone tells less, and over days nothing
         tokens = over_tokens and tokens = under_tokens
-            and (over_meters > 1 or (tokens >= 100 and (select dimension <> 'day' from explained.relaxed))) as exact,
-        (tokens = over_tokens and over_meters > 1) or (tokens = under_tokens and under_meters > 1)
-            or (searches > 0 and tokens = searches) as in_part,
+            and (over_meters > 1 or (tokens >= 100 and dimension <> 'day' and same_day)) as exact,
+        same_day and (
+            (tokens = over_tokens and over_meters > 1) or (tokens = under_tokens and under_meters > 1)
+            or (searches > 0 and tokens = searches)
+        ) as in_part,
     from netted
     where tokens > 0
 ),
@@ -94,15 +107,38 @@ supported as (
         and known.to_value is not distinct from shown.to_value
     where shown.exact or known.log is not null
         or (shown.exact_pairs > 0 and (shown.exact_pairs >= 3 or 2 * shown.exact_tokens >= shown.all_tokens))
+),
+chosen as (
+    select *
+    from supported
+    qualify row_number() over (partition by from_slot order by exact desc, same_day desc, tokens desc, to_slot) = 1
+        and row_number() over (partition by to_slot order by exact desc, same_day desc, tokens desc, from_slot) = 1
 )
-select *
-from supported
-qualify row_number() over (partition by from_slot order by exact desc, tokens desc, to_slot) = 1
-    and row_number() over (partition by to_slot order by exact desc, tokens desc, from_slot) = 1;
+select chosen.* exclude (over_5m, over_1h, under_5m, under_1h),
+    written - from_1h as from_5m, written - to_1h as to_5m, from_1h, to_1h,
+from chosen
+cross join lateral (
+    select
+        case
+            when unsplit then (written::hugeint * over_1h // greatest(over_5m + over_1h, 1))::bigint
+            else least(over_1h, under_1h)
+        end as from_1h,
+        case
+            when unsplit then (written::hugeint * under_1h // greatest(under_5m + under_1h, 1))::bigint
+            else least(over_1h, under_1h)
+        end as to_1h,
+) as lifetime;
+
+insert into explained.adjusted
+select 'cache_ttl', 4, log, model, from_slot,
+    unnest(['cache_creation.ephemeral_1h_input_tokens', 'cache_creation.ephemeral_5m_input_tokens']),
+    unnest([to_1h - from_1h, from_1h - to_1h]), null, null, null
+from explained.pair
+where to_1h <> from_1h;
 
 insert into explained.moved
 select relaxed.reason, relaxed.position, pair.log, pair.from_value, pair.to_value, pair.from_slot, pair.to_slot, pair.exact,
-    pair.input, pair.write_5m, pair.write_1h, pair.read, pair.output, pair.searches,
+    pair.input, pair.to_5m, pair.to_1h, pair.read, pair.output, pair.searches,
 from explained.pair as pair
 cross join explained.relaxed as relaxed;
 
@@ -114,9 +150,9 @@ from (
     select slot_id, sum(input)::bigint as input, sum(write_5m)::bigint as write_5m, sum(write_1h)::bigint as write_1h,
         sum(read)::bigint as read, sum(output)::bigint as output, sum(searches)::bigint as searches,
     from (
-        select from_slot as slot_id, input, write_5m, write_1h, read, output, searches from explained.pair
+        select from_slot as slot_id, input, from_5m as write_5m, from_1h as write_1h, read, output, searches from explained.pair
         union all
-        select to_slot, -input, -write_5m, -write_1h, -read, -output, -searches from explained.pair
+        select to_slot, -input, -to_5m, -to_1h, -read, -output, -searches from explained.pair
     )
     group by slot_id
 ) as part

@@ -2,7 +2,7 @@
 -- Rule: reported (of those who could have logged it) less recorded, in the hours that the usage report covers; extra
 --   iterations that the logs themselves hold are taken off as far as they were reported.
 -- Grain: explained.slot one row (hour, cell dimensions without meter; web searches by hour and workspace).
--- Reads: explained.known, corrected, source.iteration. Writes: explained.
+-- Reads: explained.known, corrected, source.iteration. Writes: explained.slot, flow, slot_cell, unsplit.
 create or replace table explained.hourly as
     select hour, workspace_id, model, service_tier, context_window, inference_geo, speed, meter, quantity, null as log,
         0 as cut_requests, 0 as requests, 0 as recorded_input,
@@ -78,7 +78,22 @@ left join extra
     and extra.model is not distinct from summed.model and extra.service_tier is not distinct from summed.service_tier
     and extra.context_window is not distinct from summed.context_window
     and extra.inference_geo is not distinct from summed.inference_geo and extra.speed is not distinct from summed.speed
-where summed.hour <= (select max(hour) from source.usage);
+-- of the hours behind the last complete day the report tells as far as it has any
+where summed.hour <= (
+    select greatest((select max(hour) from source.usage), through_on::timestamp + interval 23 hour) from source.run
+);
+
+-- How much of the reported side flows through a slot: what can have waited there.
+create or replace table explained.flow as
+select slot.slot_id, hourly.meter, sum(hourly.quantity)::bigint as reported,
+from explained.hourly as hourly
+join explained.slot as slot
+    on slot.hour = hourly.hour and slot.workspace_id is not distinct from hourly.workspace_id
+    and slot.model is not distinct from hourly.model and slot.service_tier is not distinct from hourly.service_tier
+    and slot.context_window is not distinct from hourly.context_window
+    and slot.inference_geo is not distinct from hourly.inference_geo and slot.speed is not distinct from hourly.speed
+where hourly.quantity > 0
+group by all;
 
 -- The cells that a slot's quantities stand in; days outside the period have none.
 create or replace table explained.slot_cell as
@@ -92,3 +107,11 @@ join explained.cell as cell
     and cell.context_window is not distinct from slot.context_window
     and cell.inference_geo is not distinct from slot.inference_geo
     and cell.speed is not distinct from slot.speed;
+
+-- Logs that know one lifetime of cache writes alone, or do not tell the two apart.
+create or replace table explained.unsplit as
+select log from explained.corrected
+group by log
+having sum(write_5m + write_1h) > 0 and (sum(write_5m) = 0 or sum(write_1h) = 0)
+union
+select log from source.default_used where field = 'cache_creation';

@@ -35,8 +35,7 @@ series as (
     from (select distinct log, workspace_id, model, api_key_id, by_output from logged)
 ),
 span as (
-    select start_on::timestamp as from_at, least(through_on::timestamp + interval 24 hour, last.hour + interval 1 hour) as until_at
-    from source.run, (select max(hour) as hour from source.usage) as last
+    select start_on::timestamp as from_at, through_on::timestamp + interval 24 hour as until_at from source.run
 ),
 target as (
     select series.log, series.series_id, hour, sum(tokens)::bigint as tokens

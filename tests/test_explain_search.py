@@ -1,0 +1,119 @@
+"""What whole logs get wrong, several things at once: one month, each workspace with a key and a log of its own."""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from random import Random
+
+import pytest
+from month import closed, line, usage, write_config
+
+from reconcile.explain import evidence_requests
+
+NAMES = ("swaps", "fetched", "early", "sums")
+ELSE = "claude-opus-4-6"
+
+
+def requests(seed: str, count: int) -> Iterator[tuple[datetime, tuple[int, int, int, int, int]]]:
+    """Requests of six days: when each was done, and its input, writes for 5 minutes and an hour, reads and output."""
+    random = Random(seed)  # noqa: S311 - a seed, no secret
+    instants = sorted(random.randrange(6 * 86_400) for _ in range(count))
+    for instant in instants:
+        writes = (random.randint(100, 3000), 0) if random.random() < 0.6 else (0, random.randint(100, 3000))
+        counters = (random.randint(50, 2000), *writes, random.randint(0, 9000), random.randint(20, 900))
+        yield datetime(2026, 10, 5, tzinfo=UTC) + timedelta(seconds=instant), counters
+
+
+@pytest.fixture(scope="module")
+def connection(tmp_path_factory):
+    """swaps: lifetimes exchanged, and every third line under another model. fetched: lines are written at midnight.
+
+    early: stamped up to 20 hours before, all under another model. sums: one counter for both lifetimes, no batch tier.
+    """
+    folder = tmp_path_factory.mktemp("search")
+    usages, keys = [], []
+    for name in NAMES:
+        random, lines = Random(f"{name}/said"), []  # noqa: S311 - a seed, no secret
+        place = {"workspace_id": f"wrkspc_{name}", "api_key_id": f"apikey_{name}"}
+        keys.append({
+            "id": place["api_key_id"], "name": name, "status": "active",
+            "scope": {"type": "workspace", "workspace_id": place["workspace_id"]},
+        })  # fmt: skip
+        for number, (at, (uncached, w5, w1, read, output)) in enumerate(requests(name, 240)):
+            tier = "batch" if name == "sums" else "standard"
+            usages.append(usage(
+                f"{at:%Y-%m-%dT%H}:00:00Z", input=uncached, write_5m=w5, write_1h=w1, read=read, output=output,
+                service_tier=tier, **place,
+            ))  # fmt: skip
+            model = ELSE if name == "early" or (name == "swaps" and number % 3 == 0) else "claude-opus-4-7"
+            stamped = at
+            if name == "fetched":
+                stamped = at.replace(hour=0, minute=0, second=0) + timedelta(days=1, seconds=random.randrange(900))
+            elif name == "early":
+                stamped = at - timedelta(seconds=int(72_000 * random.random() ** 3))
+            split = (
+                {"ephemeral_5m_input_tokens": w1, "ephemeral_1h_input_tokens": w5}
+                if name == "swaps"
+                else {"ephemeral_5m_input_tokens": w5, "ephemeral_1h_input_tokens": w1}
+            )
+            counters = {
+                "input_tokens": uncached, "cache_creation_input_tokens": w5 + w1, "cache_read_input_tokens": read,
+                "output_tokens": output, "inference_geo": "global",
+            } | ({} if name == "sums" else {"cache_creation": split})  # fmt: skip
+            lines.append(line(f"{stamped:%Y-%m-%dT%H:%M:%SZ}", f"{name}{number}", model=model, usage=counters, **place))
+        (folder / f"{name}.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in lines))
+    config = write_config(
+        folder, request_logs=[{"name": name, "path": f"{name}.jsonl"} for name in NAMES],
+        allocation={"cost_centers": {"CC-1": {"name": "All"}}, "rules": [{"workspace": "*", "to": "CC-1"}]},
+    )  # fmt: skip
+    workspaces = [{"id": f"wrkspc_{name}", "name": name} for name in NAMES]
+    with closed(
+        folder, usages, [], [], config=config, workspaces=workspaces, api_keys=keys, through_on="2026-10-31"
+    ) as ledger:
+        yield ledger
+
+
+@pytest.mark.parametrize(
+    ("log", "reasons"),
+    [
+        ("swaps", {"cache_ttl", "model"}),
+        ("fetched", {"cutoff"}),
+        ("early", {"cutoff", "model"}),
+        ("sums", {"cache_ttl", "service_tier"}),
+    ],
+)
+def test_each_log_has_its_own_reasons(connection, log, reasons):
+    """Both confusions of a log are found where they meet on the same lines, and nothing else is."""
+    found = connection.execute("select distinct reason from report.discrepancy where log = ?", [log]).fetchall()
+    assert {reason for (reason,) in found} == reasons
+
+
+def test_nothing_is_only_located(connection):
+    """No dollar of it is left to unlogged and unreported: what one line misses is another's."""
+    left = connection.execute("""
+        select finding.workspace_id, sum(abs(amount_usd))::double
+        from report.discrepancy as finding where reason in ('unlogged', 'unreported') group by all
+    """).fetchall()
+    assert left == []
+
+
+def test_lifetimes_are_exchanged_on_every_line(connection):
+    """The evidence says how far writes are apart as they are logged, and that they are not when exchanged back."""
+    [(evidence,)] = connection.execute("""
+        select evidence from report.discrepancy
+        where reason = 'cache_ttl' and log = 'swaps' and model = 'claude-opus-4-7'
+    """).fetchall()
+    told = json.loads(evidence)
+    assert int(told["written_tokens_apart_when_exchanged_back"]) == 0
+    assert int(told["written_tokens_apart_as_logged"]) > 100_000
+
+
+def test_the_requests_behind_exchanged_lifetimes(connection):
+    """`--requests` shows the lines whose lifetimes stand exchanged, with what they say."""
+    [(finding,)] = connection.execute("""
+        select id from report.discrepancy where reason = 'cache_ttl' and log = 'swaps' and model = 'claude-opus-4-7'
+    """).fetchall()
+    found, count = evidence_requests(connection, finding, 3)
+    assert len(found) == 3
+    assert count > 100
+    assert all(row["known"] and "for an hour as logged" in row["note"] for row in found)
