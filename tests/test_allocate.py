@@ -130,9 +130,9 @@ def split(connection, *, rules=(), shared=(), centers=CENTERS, budgets=(), unall
     ledger.check(connection)
 
 
-def parts(connection, columns="cost_center, basis, amount_usd"):
+def parts(connection, columns="cost_center, basis, amount_usd", where="true"):
     """The parts as rows, amounts without trailing zeros."""
-    found = connection.execute(f"select {columns} from allocated.part order by all").fetchall()
+    found = connection.execute(f"select {columns} from allocated.part where {where} order by all").fetchall()
     return [tuple(plain(value) for value in row) for row in found]
 
 
@@ -416,17 +416,39 @@ def test_what_no_log_covers_goes_to_the_center_that_the_rule_names(connection):
     ]
 
 
-def test_a_charge_without_recorded_use_is_wholly_not_covered(connection):
-    """Nothing to share it by: not even `proportional` smears it over the teams of other cells."""
+def test_a_charge_without_recorded_use_is_shared_by_the_month_when_the_rule_says_so(connection):
+    """A session has no labels: `unlogged: proportional` shares it by what the rule's other charges there recorded."""
+    split(
+        connection,
+        cells=[TEAM_CELL, cell("8", meter="session_usage"), cell("3", meter="session_usage", workspace="wrkspc_ads")],
+        labels=TEAM_LABELS,
+        rules=[
+            {**BY_TEAM, "unlogged": "proportional"},
+            {**BY_TEAM, "workspace": "wrkspc_ads", "unlogged": "proportional"},
+        ],
+    )
+    by = "recorded USD of the month by label.team"
+    assert parts(connection, "driver, label, cost_center, amount_usd", "meter = 'session_usage'") == [
+        ("not covered by a log", None, "unallocated", "3"),
+        (by, "ads", "CC-200", "2"),
+        (by, "new", "unallocated", "1"),
+        (by, "search", "CC-100", "4"),
+        (by, None, "unallocated", "1"),
+    ]
+
+
+@pytest.mark.parametrize("policy", [None, "unallocated"])
+def test_a_charge_without_recorded_use_is_wholly_not_covered(connection, policy):
+    """Unless the rule says otherwise it is not smeared over the teams of other cells."""
     split(
         connection,
         cells=[TEAM_CELL, cell("7", meter="session_usage")],
         labels=TEAM_LABELS,
-        rules=[{**BY_TEAM, "unlogged": "proportional"}],
+        rules=[{**BY_TEAM, "unlogged": policy}],
     )
-    assert ("session_usage", "not covered by a log", "unallocated", "7") in parts(
-        connection, "meter, driver, cost_center, amount_usd"
-    )
+    assert parts(connection, "driver, cost_center, amount_usd", "meter = 'session_usage'") == [
+        ("not covered by a log", "unallocated", "7")
+    ]
 
 
 def test_requests_of_a_log_without_the_label_count_as_without_it(connection):

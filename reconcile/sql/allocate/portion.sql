@@ -121,6 +121,17 @@ weighed as (  -- by dollars, or by quantity where the model has no price
 ),
 weight as (
     select *, case when by_usd then in_units(usd) else quantity end as weight from weighed
+),
+month as (  -- what the rule's other charges there recorded: for one of which nothing was, where that is proportional
+    select slice.rule, charge.workspace_id, slice.name as api_key_id, measured.kind, measured.name,
+        sum(in_units(measured.usd))::hugeint as weight,
+    from measured
+    join slice on slice.slice = measured.slice
+    join charge on charge.charge = slice.charge
+    join allocated.rule as rule on rule.position = slice.rule
+    where rule.unlogged_proportional and measured.usd > 0
+        and (measured.kind <> 'unlabeled' or not rule.unlabeled_proportional)
+    group by all
 )
 select
     slice.slice as whole,
@@ -129,18 +140,26 @@ select
     slice.units,
     slice.quantity,
     slice.rule,
-    coalesce(weight.kind, 'unlogged') as kind,  -- no recorded use at all
-    weight.name,
-    coalesce(weight.weight, 1::hugeint) as weight,
+    coalesce(weight.kind, month.kind, 'unlogged') as kind,  -- no recorded use at all
+    coalesce(weight.name, month.name) as name,
+    coalesce(weight.weight, month.weight, 1::hugeint) as weight,
     coalesce(weight.requests, 0) as requests,
     case
-        when coalesce(weight.kind, 'unlogged') = 'unlogged' then 'not covered by a log'
+        when coalesce(weight.kind, month.kind, 'unlogged') = 'unlogged' then 'not covered by a log'
+        when weight.kind is null then 'recorded USD of the month by ' || rule.field
         when by_usd then 'recorded USD by ' || rule.field
         else 'recorded quantity by ' || rule.field
     end as driver,
 from slice
+join charge on charge.charge = slice.charge
 join allocated.rule as rule on rule.position = slice.rule
 left join weight on weight.slice = slice.slice and weight.weight > 0
+left join month
+    on weight.slice is null
+    and rule.unlogged_proportional
+    and month.rule = slice.rule
+    and month.workspace_id is not distinct from charge.workspace_id
+    and month.api_key_id is not distinct from slice.name
 where rule.kind = 'label';
 
 -- Every portion of a charge that stands at its own day --------------------------------------------------------------
