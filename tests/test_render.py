@@ -298,7 +298,7 @@ def test_the_lines_of_a_statement_add_up_to_it(month, tmp_path):
         lines = list(csv.DictReader(file))
     assert sum(Decimal(line["amount_usd"]) for line in lines) == Decimal("213.930864197253")
     assert {line["cost_center"] for line in lines} == {"CC-100"}
-    assert {line["why"] for line in lines} == {"All use in the workspace Search", "even", "Not charged by use"}
+    assert {line["why"] for line in lines} == {"All use in the workspace Search", "Shared: even", "Not charged by use"}
 
 
 def test_csv_is_exact(month, tmp_path):

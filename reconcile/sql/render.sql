@@ -680,14 +680,19 @@ with line as (
     select
         part.cost_center, part.day, part.workspace_id, part.model, part.service_tier, part.meter, part.api_key_id,
         part.label, part.quantity,
-        case when part.basis = 'shared' then 'Your share of ' || part.pool else 'Your own use' end as what,
-        coalesce(rule.title, part.driver) as why,
+        case
+            when part.basis = 'shared' then 'Your share of ' || part.pool
+            when part.driver = 'not covered by a log' or part.driver like 'recorded USD of the month by %'
+                then 'Your part of what no log tells apart'
+            else 'Your own use'
+        end as what,
+        coalesce(rule.title, 'Shared: ' || part.driver) as why,
         part.share,
         part.amount_usd
     from allocated.part
     left join allocated.rule on rule.rule = part.rule
     union all by name
-    select other.cost_center, other.on_day as day, other.what, other.pool || ', by ' || other.driver as why,
+    select other.cost_center, other.on_day as day, other.what, other.pool || ', shared: ' || other.driver as why,
         other.share, other.amount_usd
     from allocated.other
     union all by name  -- used, and not charged for
