@@ -1,10 +1,14 @@
 """Stage load: the provider's pages and the applications' request logs -> schema source."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from errno import EDQUOT, ENOSPC
 from hashlib import file_digest, sha256
 from pathlib import Path
+from shutil import copyfileobj
+from time import time
 
 import duckdb
 
@@ -21,28 +25,59 @@ __all__ = ["LogFiles", "Pull", "billed_total", "days_that_disagree", "find_logs"
 DAY = timedelta(days=1)
 
 
+HOT_SECONDS = 600
+"""A file that was written to so lately may be written to now."""
+
+
+@dataclass(frozen=True)
+class LogFile:
+    """A file of a log as it was fingerprinted; what is read is ``read_from``: itself, or a copy of just these bytes."""
+
+    path: Path
+    read_from: Path
+    bytes: int
+    modified_ns: int
+    sha256: str
+
+    def refuse_if_changed(self, log: str) -> None:
+        """Raise ``SourceError`` where what was read cannot be what was fingerprinted."""
+        if self.read_from != self.path:
+            return
+        try:
+            now = self.path.stat()
+        except OSError as error:
+            raise _unreadable(log, self.path, error) from None
+        if (now.st_size, now.st_mtime_ns) != (self.bytes, self.modified_ns):
+            raise SourceError(
+                f"request_logs: {log}",
+                f"{self.path} was written to while it was read: it had {self.bytes} bytes, and has {now.st_size}",
+                "Close again",
+            )
+
+
 @dataclass(frozen=True)
 class LogFiles:
     """A configured log and the files that its path found for a period and the day either side."""
 
     log: RequestLog
-    files: tuple[Path, ...]
-    sha256: tuple[str, ...]
+    files: tuple[LogFile, ...]
 
     @property
     def bytes(self) -> int:
-        """Size of the files as they lie on disk."""
-        return sum(path.stat().st_size for path in self.files)
+        """Size of the files as they lay on disk."""
+        return sum(file.bytes for file in self.files)
 
 
-def find_logs(logs: Sequence[RequestLog], period: Period) -> tuple[LogFiles, ...]:
+def find_logs(logs: Sequence[RequestLog], period: Period, snapshots: Path | None = None) -> tuple[LogFiles, ...]:
     """Find and fingerprint the files of every configured log.
 
-    ``{day}`` is expanded for the period and the day either side; a neighbor without a file is no error.
+    ``{day}`` is expanded for the period and the day either side; a neighbor without a file is no error. Of a file that
+    was just written to, the bytes of this moment are copied to ``snapshots`` and read from there, whatever is written
+    to it later.
     Raises ``SourceError`` for a log without any file, or a file that cannot be read.
     """
     found = []
-    for log in logs:
+    for position, log in enumerate(logs):
         paths = log.files(period)
         if not paths:
             raise SourceError(
@@ -50,17 +85,36 @@ def find_logs(logs: Sequence[RequestLog], period: Period) -> tuple[LogFiles, ...
                 f"found no file for {log.path!r} in {period}, expected at least one",
                 "Correct the path, or take the log out of the config",
             )
-        try:
-            digests = []
-            for path in paths:
-                with path.open("rb") as stream:
-                    digests.append(file_digest(stream, "sha256").hexdigest())
-        except OSError as error:
-            raise SourceError(
-                f"request_logs: {log.name}", f"{path} cannot be read ({error.strerror})", "Correct its owner or mode"
-            ) from None
-        found.append(LogFiles(log, paths, tuple(digests)))
+        files = []
+        for number, path in enumerate(paths):
+            copy = snapshots / str(position) / str(number) / path.name if snapshots else None
+            try:
+                files.append(_fingerprinted(path, copy))
+            except OSError as error:
+                if error.errno in {ENOSPC, EDQUOT}:  # of the copy: no matter of the log
+                    raise
+                raise _unreadable(log.name, path, error) from None
+        found.append(LogFiles(log, tuple(files)))
     return tuple(found)
+
+
+def _fingerprinted(path: Path, copy: Path | None) -> LogFile:
+    seen = path.stat()
+    if copy is not None and time() - seen.st_mtime < HOT_SECONDS:
+        copy.parent.mkdir(parents=True)
+        with path.open("rb") as source, copy.open("wb") as target:
+            copyfileobj(source, target, 1 << 20)
+        read_from, size = copy, copy.stat().st_size
+    else:
+        read_from, size = path, seen.st_size
+    with read_from.open("rb") as stream:
+        return LogFile(path, read_from, size, seen.st_mtime_ns, file_digest(stream, "sha256").hexdigest())
+
+
+def _unreadable(log: str, path: Path, error: OSError) -> SourceError:
+    return SourceError(
+        f"request_logs: {log}", f"{path} cannot be read ({error.strerror})", "Correct its owner or mode, or close again"
+    )
 
 
 def load_logs(  # noqa: PLR0917 - the stages' connection first, then what the run knows
@@ -77,7 +131,9 @@ def load_logs(  # noqa: PLR0917 - the stages' connection first, then what the ru
     log_coverage, warning, key_named and price. ``amounts`` is billing.amounts; what ``auto`` measured stands in
     source.run.
     """
-    batches = staging.stage(connection, [(found.log, found.files) for found in logs], period, on_progress)
+    files = [(found.log, [file.read_from for file in found.files]) for found in logs]
+    with _naming_originals(logs):
+        batches = staging.stage(connection, files, period, on_progress)
     _name_models(connection, book)
     ledger.insert(
         connection,
@@ -92,13 +148,29 @@ def load_logs(  # noqa: PLR0917 - the stages' connection first, then what the ru
         list(enumerate(sorted(found.log.name for found in logs))),
     )
     ledger.run_sql(connection, "load")
-    staging.read_tied(connection, batches)
+    with _naming_originals(logs):
+        staging.read_tied(connection, batches)
+    for found in logs:
+        for file in found.files:
+            file.refuse_if_changed(found.log.name)
     ledger.run_sql(connection, "load_fold")
     _price(connection, book, period)
     _decide_amounts(connection, amounts)
     ledger.run_sql(connection, "load_price")
     _describe_logs(connection, logs)
     ledger.run_sql(connection, "load_checks")
+
+
+@contextmanager
+def _naming_originals(logs: Sequence[LogFiles]) -> Iterator[None]:
+    """An error about a copy is one about the file that it is of."""
+    try:
+        yield
+    except SourceError as error:
+        what = error.what
+        for file in (file for found in logs for file in found.files):
+            what = what.replace(str(file.read_from), str(file.path))
+        raise SourceError(error.where, what, error.do) from None
 
 
 def _workspace(connection: duckdb.DuckDBPyConnection, configured: str | None) -> str | None:
@@ -301,4 +373,4 @@ def _describe_logs(connection: duckdb.DuckDBPyConnection, logs: Sequence[LogFile
 
 def fingerprint(found: LogFiles) -> str:
     """One SHA-256 over a log's file contents, whatever the files are called."""
-    return sha256("\n".join(sorted(found.sha256)).encode()).hexdigest()
+    return sha256("\n".join(sorted(file.sha256 for file in found.files)).encode()).hexdigest()

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 import duckdb
 
-from reconcile.load.lines import MAX_LINE, identifier, literal, literals, raw_lines
+from reconcile.load.lines import BYTE_ORDER_MARK, MAX_LINE, identifier, literal, literals, opened
 
 _SEPARATORS = (",", ";", "\t", "|")
-BYTE_ORDER_MARK = b"\xef\xbb\xbf".decode("latin-1")
 
 
 @dataclass(frozen=True)
@@ -44,15 +43,14 @@ class CsvFiles:
         return f"concat_ws({literal(self.separator)}, {fields})"
 
 
-def by_header(connection: duckdb.DuckDBPyConnection, files: Sequence[str]) -> list[CsvFiles]:
-    """Group files by their header line; an empty file is in no group."""
+def by_header(files: Sequence[str]) -> list[CsvFiles]:
+    """Group files by their header line; an empty file is in no group. Raises ``OSError`` for one that is not whole."""
     grouped: dict[str, list[str]] = {}
-    connection.execute("set preserve_insertion_order = true")
     for file in files:
-        first = connection.execute(f"select text from {raw_lines(file)} limit 1").fetchone()
-        if first and first[0]:
-            grouped.setdefault(first[0].removeprefix(BYTE_ORDER_MARK), []).append(file)
-    connection.execute("set preserve_insertion_order = false")
+        with opened(file, None) as lines:
+            first = lines.readline(MAX_LINE).rstrip("\n")
+        if first:
+            grouped.setdefault(first.removeprefix(BYTE_ORDER_MARK), []).append(file)
     return [_parsed(header, found) for header, found in grouped.items()]
 
 

@@ -1,8 +1,15 @@
 """What the readers share: how fields of a line are spelled in SQL."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from io import TextIOWrapper
+from typing import TextIO
+
+import pyarrow as pa
 
 from reconcile.config import RequestLog
+
+BYTE_ORDER_MARK = b"\xef\xbb\xbf".decode("latin-1")
 
 MAX_LINE = 64 << 20
 """The longest line of a log that is surely read, in bytes."""
@@ -85,13 +92,29 @@ def json_lines(files: Sequence[str], columns: Mapping[str, str], longest: int, *
     )"""
 
 
-def raw_lines(file: str) -> str:
-    """A source of a file's lines as they stand: ``line`` from 1, ``text`` (a character a byte, null when blank)."""
-    return f"""(
-        select row_number() over () as line, text
-        from read_csv(
-            {literal(file)}, columns = {{'text': 'VARCHAR'}}, delim = '\\x01', quote = '', escape = '', header = false,
-            auto_detect = false, strict_mode = false, encoding = 'latin-1', max_line_size = {2 * MAX_LINE},
-            buffer_size = {4 * MAX_LINE}
-        )
-    )"""
+@contextmanager
+def opened(file: str, newline: str | None) -> Iterator[TextIO]:
+    """A file as text, decompressed by its name, a character a byte: no byte is one that cannot be read.
+
+    ``newline`` is that of ``open``: what ends a line.
+    """
+    with pa.input_stream(file) as stream, TextIOWrapper(stream, encoding="latin-1", newline=newline) as text:
+        yield text
+
+
+def json_places(file: str) -> Iterator[tuple[int, str]]:
+    """Of every line that DuckDB's JSON reader gives a row for, in order: its number, and its beginning."""
+    with opened(file, "\n") as lines:
+        for number, text in enumerate(lines, start=1):
+            if text.strip(" \t\r\n\f"):
+                yield number, text[:3]
+
+
+def csv_places(file: str) -> Iterator[tuple[int, str]]:
+    """Of every record of a CSV file, its header first: the number of the line on which it begins, and that line."""
+    quotes = 0
+    with opened(file, None) as lines:
+        for number, text in enumerate(lines, start=1):
+            if quotes % 2 == 0:  # after an odd number of quotes a line goes on with the record before it
+                yield number, text.rstrip("\n")
+            quotes += text.count('"')

@@ -1,6 +1,6 @@
 """From the files of the request logs to one row a readable line, in the temporary tables event and origin."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import groupby
@@ -11,8 +11,8 @@ import duckdb
 from reconcile.config import RequestLog
 from reconcile.errors import SourceError
 from reconcile.load import messages, requests
-from reconcile.load.csv_files import BYTE_ORDER_MARK, CsvFiles, broken_records, by_header
-from reconcile.load.lines import MAX_LINE, USUAL_LINE, literal, raw_lines
+from reconcile.load.csv_files import CsvFiles, broken_records, by_header
+from reconcile.load.lines import BYTE_ORDER_MARK, MAX_LINE, USUAL_LINE, csv_places, json_places, literal
 from reconcile.period import Period
 
 DAY = timedelta(days=1)
@@ -90,7 +90,7 @@ def stage(
     read: list[Batch] = []
     for done, (log, files) in enumerate(logs):
         on_progress(f"reading {log.name}", done, len(logs))
-        for batch in _batches(connection, log, positions[log.name], files):
+        for batch in _batches(log, positions[log.name], files):
             _read(connection, batch, period)
             read.append(batch)
     return tuple(read)
@@ -120,19 +120,21 @@ def _create(connection: duckdb.DuckDBPyConnection) -> None:
     """)
 
 
-def _batches(
-    connection: duckdb.DuckDBPyConnection, log: RequestLog, position: int, paths: Sequence[Path]
-) -> Iterator[Batch]:
+def _batches(log: RequestLog, position: int, paths: Sequence[Path]) -> Iterator[Batch]:
     names = tuple(str(path) for path in paths)
-    for kind, found in groupby(sorted((path for path in paths if path.stat().st_size), key=_kind), key=_kind):
+    try:
+        filled = [path for path in paths if path.stat().st_size]
+    except OSError as error:
+        raise _unreadable(log, error, "") from None
+    for kind, found in groupby(sorted(filled, key=_kind), key=_kind):
         files = list(found)
         if kind != "csv":
             for together in _together(files):
                 yield Batch(log, position, names, together)
             continue
         try:
-            tables = by_header(connection, [str(path) for path in files])
-        except duckdb.Error as error:
+            tables = by_header([str(path) for path in files])
+        except OSError as error:
             raise _unreadable(log, error, "") from None
         for table in tables:
             for together in _together([Path(name) for name in table.files]):
@@ -268,68 +270,46 @@ def _name_rejected(
     connection.execute("set preserve_insertion_order = true")
     try:
         typed = _typed(batch, batch.select(connection, longest, strict=strict))
-        connection.execute(f"""
-            create or replace temp table numbered as
-            select row_number() over () as position, why from ({typed})
-        """)
-        if file.endswith(".parquet"):
-            connection.execute(
-                "create or replace temp table record as select position as line, position, null as why from numbered"
-            )
-        else:
-            connection.execute(f"create or replace temp table record as {_records(file, broken, bool(batch.table))}")
-        connection.executemany(
-            "insert into numbered values (?, ?)", [(-record, why) for _, record, why in broken] or [(0, None)]
-        )
-        connection.execute(f"""
-            insert into source.rejected
-            select {literal(batch.log.name)}, {literal(Path(file).name)}, record.line,
-                coalesce(record.why, numbered.why)
-            from numbered
-            left join record on record.position = numbered.position
-            where numbered.why is not null
-        """)
+        rejected = connection.execute(f"""
+            select * from (select row_number() over () as position, why from ({typed})) where why is not null
+        """).fetchall()
         if batch.table:
             broken_records(connection)
     finally:
-        connection.execute(
-            "set preserve_insertion_order = false; drop table if exists numbered; drop table if exists record"
-        )
+        connection.execute("set preserve_insertion_order = false")
+    left_out = {record: why for _, record, why in broken}
+    found = sorted(_lines_of(file, dict(rejected), left_out, is_csv=bool(batch.table)))
+    connection.execute(
+        "insert into source.rejected select ?, ?, unnest(?::bigint[]), unnest(?::varchar[])",
+        [batch.log.name, Path(file).name, [line for line, _ in found], [why for _, why in found]],
+    )
 
 
-def _records(file: str, broken: Sequence[tuple[str, int, str]], is_csv: bool) -> str:
-    """A query: ``line`` on which a record begins, and its ``position`` among those that are read.
-
-    A broken record has minus its own number there.
-    """
-    if not is_csv:
-        return f"""
-            select line, row_number() over (order by line) as position,
-                case when starts_with(text, {literal(BYTE_ORDER_MARK)})
-                    then 'begins with a byte order mark: write the file as UTF-8 without one' end as why,
-            from {raw_lines(file)} where regexp_matches(text, '\\S')
-        """
-    left_out = ", ".join(str(record) for _, record, _ in broken) or "0"
-    return f"""
-        with
-        quoted as (
-            select line, text,
-                sum(len(text) - len(replace(text, '"', ''))) over (order by line) as quotes,
-                len(text) - len(replace(text, '"', '')) as own_quotes,
-            from (select line, coalesce(text, '') as text from {raw_lines(file)})
-        ),
-        -- a line after an odd number of quotes goes on with the record before it
-        record as (
-            select line, text, row_number() over (order by line) as record
-            from quoted
-            where (quotes - own_quotes) % 2 = 0
-        )
-        select line, -record as position, null as why from record where record in ({left_out})
-        union all
-        select line, row_number() over (order by line), null
-        from record
-        where text <> '' and record > 1 and record not in ({left_out})
-    """
+def _lines_of(
+    file: str, rejected: Mapping[int, str], left_out: Mapping[int, str], *, is_csv: bool
+) -> Iterator[tuple[int, str]]:
+    """The line and the why of rejected rows (by position among the rows) and of records left out (the header is 1)."""
+    if file.endswith(".parquet"):
+        yield from rejected.items()
+    elif is_csv:
+        position = 0
+        for record, (line, text) in enumerate(csv_places(file), start=1):
+            if record in left_out:
+                yield line, left_out[record]
+            elif text and record > 1:
+                position += 1
+                if position in rejected:
+                    yield line, rejected[position]
+    else:
+        for position, (line, text) in enumerate(json_places(file), start=1):
+            if position in rejected:
+                marked = text.startswith(BYTE_ORDER_MARK)
+                yield (
+                    line,
+                    "begins with a byte order mark: write the file as UTF-8 without one"
+                    if marked
+                    else rejected[position],
+                )
 
 
 def read_tied(connection: duckdb.DuckDBPyConnection, batches: Sequence[Batch]) -> None:
@@ -379,7 +359,7 @@ def _failing(connection: duckdb.DuckDBPyConnection, batch: Batch, error: duckdb.
     return ""
 
 
-def _unreadable(log: RequestLog, error: duckdb.Error, file: str) -> Exception:
+def _unreadable(log: RequestLog, error: duckdb.Error | OSError, file: str) -> Exception:
     """What to raise for a file that DuckDB cannot read. Memory and disk are no matter of a file."""
     if isinstance(error, duckdb.OutOfMemoryException) or "No space left" in str(error):
         return error

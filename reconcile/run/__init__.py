@@ -168,7 +168,7 @@ def close(
             period=period,
             now=now,
             room=room,
-            logs=load.find_logs(config.request_logs, period),
+            logs=load.find_logs(config.request_logs, period, room.snapshots),
             book=PriceBook.read(config.prices.contract),
             on_progress=on_progress,
         )
@@ -329,7 +329,11 @@ class _Job:
         return _Inputs(
             period=self.period,
             pages=(f"pages {pulled.digest()}",),
-            logs=tuple(f"log {found.log.name} {digest}" for found in self.logs for digest in sorted(found.sha256)),
+            logs=tuple(
+                f"log {found.log.name} {digest}"
+                for found in self.logs
+                for digest in sorted(file.sha256 for file in found.files)
+            ),
             config=(f"config {config_digest(self.config)}",),
             prices=(f"prices {self.book.digest}",),
             version=(f"version {__version__}",),

@@ -40,6 +40,11 @@ class Room:
         return self.root / "tmp"
 
     @property
+    def snapshots(self) -> Path:
+        """Copies of logs that are being written, for as long as a run reads them."""
+        return self.root / "snapshots"
+
+    @property
     def shelf(self) -> ledger.Shelf:
         """The published revisions."""
         return ledger.Shelf(self.root / "ledger")
@@ -76,7 +81,10 @@ class Room:
                         "another run is writing there, expected none",
                         "Wait until it has ended",
                     ) from None
-                yield
+                try:
+                    yield
+                finally:
+                    shutil.rmtree(self.snapshots, ignore_errors=True)
         except OSError as error:
             if error.errno not in _UNWRITABLE:
                 raise
@@ -93,6 +101,7 @@ class Room:
         self.register.entries()
         self.shelf.tidy()
         shutil.rmtree(self.scratch, ignore_errors=True)
+        shutil.rmtree(self.snapshots, ignore_errors=True)
         for path in sorted((self.root / "reports").glob("*")):
             if found := _LEFT_OVER.fullmatch(path.name):
                 reports = path.with_name(found[1])
