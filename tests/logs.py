@@ -24,17 +24,22 @@ def jsonl(lines: Iterable[Mapping[str, Any] | str]) -> str:
     return "".join(f"{line if isinstance(line, str) else json.dumps(line)}\n" for line in lines)
 
 
+def describe_run(connection: duckdb.DuckDBPyConnection) -> None:
+    """What stage load takes of the run: the whole period."""
+    connection.execute(f"""
+        create table source.run as
+        select '{PERIOD}' as period, date '{PERIOD.start_on}' as start_on, date '{PERIOD.end_on}' as end_on,
+            date '2026-10-31' as through_on, 'auto' as amounts
+    """)
+
+
 @contextmanager
 def loaded(folder: Path, logs: Sequence[RequestLog] = (), **directory: Any) -> Iterator[duckdb.DuckDBPyConnection]:
     """The ledger after stage load; ``directory`` may give workspaces and api_keys."""
     if not (folder / "raw").exists():
         write_pull(folder / "raw", [], [], **directory)
     with ledger.building(folder / "built.duckdb", folder / "scratch") as connection:
-        connection.execute(f"""
-            create table source.run as
-            select '{PERIOD}' as period, date '{PERIOD.start_on}' as start_on, date '{PERIOD.end_on}' as end_on,
-                date '2026-10-31' as through_on, 'auto' as amounts
-        """)
+        describe_run(connection)
         load.load_pages(connection, load.Pull.read(folder / "raw"))
         load.load_logs(
             connection, load.find_logs(logs or [log_of(folder)], PERIOD), PriceBook.read([]), PERIOD, "auto",

@@ -14,7 +14,7 @@ import duckdb
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from logs import jsonl, loaded, log_of, rejected, requests
+from logs import describe_run, jsonl, loaded, log_of, rejected, requests
 from month import PERIOD, bridge, closed, cost, line, tokens, usage, write_pull
 
 from reconcile import ledger, load
@@ -36,11 +36,7 @@ def pages(folder: Path, usages, costs) -> duckdb.DuckDBPyConnection:
     """The ledger after stage load has read these pages, in memory."""
     connection = duckdb.connect()
     ledger.prepare(connection)
-    connection.execute(f"""
-        create table source.run as
-        select '{PERIOD}' as period, date '{PERIOD.start_on}' as start_on, date '{PERIOD.end_on}' as end_on,
-            date '2026-10-31' as through_on, 'auto' as amounts
-    """)
+    describe_run(connection)
     raw = write_pull(folder / "raw", ROWS, COSTS)
     manifest = json.loads((raw / "manifest.json").read_text())
     for page in manifest["pages"]:  # the control total stays that of the good rows
@@ -242,11 +238,7 @@ def written(tmp_path):
 def read(folder: Path, found) -> list[tuple[str, ...]]:
     """The requests of logs that were found, read now."""
     with ledger.building(folder / "built.duckdb", folder / "scratch") as connection:
-        connection.execute(f"""
-            create table source.run as
-            select '{PERIOD}' as period, date '{PERIOD.start_on}' as start_on, date '{PERIOD.end_on}' as end_on,
-                date '2026-10-31' as through_on, 'auto' as amounts
-        """)
+        describe_run(connection)
         load.load_pages(connection, load.Pull.read(folder / "raw"))
         load.load_logs(connection, found, PriceBook.read([]), PERIOD, "auto", lambda *_: None)
         return requests(connection)
