@@ -219,28 +219,50 @@ _AFTER_BILLED = {reason.code: reason.title for reason in reasons.AFTER_BILLED}
 
 
 def _book_invoice(connection: duckdb.DuckDBPyConnection, invoice: Invoice | None) -> None:
-    """Lay the invoice's lines behind billed; without an invoice the bridge ends at billed."""
-    steps: list[tuple[object, ...]] = []
+    """Lay the invoice's lines behind billed, and what earlier months were restated by; without both it ends at billed.
+
+    Where the invoice has a line for earlier months, that is the step: it holds what was restated.
+    """
+    restated_usd: Decimal = connection.execute(
+        "select coalesce(sum(amount_usd), 0)::decimal(38, 12) from source.restatement"
+    ).fetchall()[0][0]
+    amounts = dict.fromkeys(_AFTER_BILLED, Decimal(0))
+    for line in invoice.lines if invoice else ():
+        amounts[line.reason] += line.amount_usd
+    if all(line.reason != "earlier_period" for line in (invoice.lines if invoice else ())):
+        amounts["earlier_period"] = restated_usd
+    if invoice is not None:
+        amounts["contract_discount"] += _contract_discount(connection)
+    steps = [
+        (
+            position,
+            reason,
+            _AFTER_BILLED[reason],
+            amount_usd,
+            restated_usd if reason == "earlier_period" else Decimal(0),
+        )
+        for position, (reason, amount_usd) in enumerate(amounts.items())
+        if amount_usd or (reason == "earlier_period" and restated_usd)
+    ]
     if invoice is not None:
         billed_usd: Decimal = connection.execute("select coalesce(sum(billed_usd), 0) from explained.cell").fetchall()[
             0
         ][0]
-        amounts = dict.fromkeys(_AFTER_BILLED, Decimal(0))
-        amounts["contract_discount"] = _contract_discount(connection)
-        for line in invoice.lines:
-            amounts[line.reason] += line.amount_usd
-        steps = [
-            (position, reason, _AFTER_BILLED[reason], amount_usd)
-            for position, (reason, amount_usd) in enumerate(amounts.items())
-            if amount_usd
-        ]
         open_usd = invoice.amount_usd - billed_usd - sum(amounts.values(), Decimal(0))
         if open_usd:
-            steps.append((len(amounts), "residual", "Nothing explains it, between billed and invoiced", open_usd))
+            steps.append(
+                (len(amounts), "residual", "Nothing explains it, between billed and invoiced", open_usd, Decimal(0))
+            )
     ledger.insert(
         connection,
         "explained.invoice_step",
-        {"position": "INTEGER", "reason": "VARCHAR", "title": "VARCHAR", "amount_usd": "DECIMAL(38, 12)"},
+        {
+            "position": "INTEGER",
+            "reason": "VARCHAR",
+            "title": "VARCHAR",
+            "amount_usd": "DECIMAL(38, 12)",
+            "restated_usd": "DECIMAL(38, 12)",
+        },
         steps,
     )
     ledger.insert(

@@ -174,8 +174,8 @@ class Standing:
             case "reopen":
                 signatures = self._withdrawn(f"reopened: {entry['reason']}")
                 return replace(self, state="reopened", closed_at="", why=entry["reason"], signatures=signatures)
-            case "recheck" if self.is_closed and entry["moved"]:
-                return replace(self, state="restated")
+            case "recheck" if self.is_closed:
+                return replace(self, state="restated" if entry["moved"] else "closed")
         return self
 
     def _after_close(self, entry: Entry) -> "Standing":

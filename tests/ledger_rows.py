@@ -15,6 +15,7 @@ from typing import Any
 import duckdb
 
 from reconcile import ledger, reasons
+from reconcile.run.restate import PART, RESTATEMENT
 
 HOSTILE = '<script>alert(1)</script> & "Co"'
 FORMULA = "=1+1"
@@ -352,6 +353,7 @@ def _source(connection: duckdb.DuckDBPyConnection, case: Case) -> None:
         ],
     )
     insert(connection, "source.earlier_route", "route VARCHAR", [("none",)] if case.earlier else [])
+    insert(connection, "source.restatement", ", ".join(f"{n} {kind}" for n, kind in RESTATEMENT.items()), [])
 
 
 def _matched(connection: duckdb.DuckDBPyConnection, case: Case) -> None:
@@ -612,6 +614,7 @@ def _allocated_beside(connection: duckdb.DuckDBPyConnection, case: Case, pots: d
     insert(connection, "allocated.pool", "position INTEGER, pool VARCHAR, driver VARCHAR", [(0, pool, "even")])
     insert(connection, "allocated.pooled", f"position INTEGER, amount_usd {USD}", [(0, usd) for usd in pots.values()])
     insert(connection, "allocated.passed_on", f"pool VARCHAR, into_pool VARCHAR, outside BOOLEAN, amount_usd {USD}", [])
+    insert(connection, "allocated.correction", ", ".join(f"{n} {kind}" for n, kind in PART.items()), [])
     insert(
         connection,
         "allocated.other",

@@ -37,7 +37,11 @@ TABLES = {
         speed varchar, meter varchar, price_unit varchar, price_usd decimal(38, 12), price_high_usd decimal(38, 12)""",
     "explained.finding": "id varchar, reason varchar",
     "explained.part": f"finding_id varchar, {DIMS.removesuffix(', in_period boolean')}, amount_usd decimal(38, 12)",
-    "explained.bridge": "position int, kind varchar, reason varchar, title varchar, amount_usd decimal(38, 12)",
+    "explained.invoice_step": "reason varchar, title varchar, amount_usd decimal(38, 12), restated_usd decimal(38, 12)",
+    "source.restatement": f"""period_of_charge varchar, {DIMS.removesuffix(", in_period boolean")},
+        amount_usd decimal(38, 12)""",
+    "source.restatement_part": f"""period_of_charge varchar, {DIMS.removesuffix(", in_period boolean")},
+        cost_center varchar, amount_usd decimal(38, 12)""",
 }
 OUTPUT, INPUT = "output_tokens", "uncached_input_tokens"
 FIRST = date(2026, 10, 1)
@@ -108,7 +112,6 @@ def fill(connection, *, cells=(), usages=(), labels=(), workspaces=WORKSPACES, t
         "matched.cell": cells,
         "matched.usage": usages,
         "matched.label": labels,
-        "explained.bridge": [(9, "total", "billed", "Billed", None)],
     }
     named |= {name.replace("_", ".", 1): table for name, table in rows.items()}
     for table, columns in TABLES.items():
@@ -1051,17 +1054,39 @@ def test_the_invoices_lines_may_be_shared_so_that_payable_is_the_invoice(connect
         connection,
         cells=[cell("10.004"), cell("20.003", workspace="wrkspc_ads")],
         rules=DIRECT_RULES,
-        explained_bridge=[
-            (3, "step", "tax", "Not this one", "99"),
-            (9, "total", "billed", "Billed", None),
-            (10, "step", "credit", "Credit", "-5"),
-            (11, "step", "tax", "Tax", "2.50"),
-            (12, "step", "invoice_rounding", "Rounding of the invoice", "0.003"),
-            (13, "total", "invoiced", "Invoiced", None),
+        explained_invoice_step=[
+            ("credit", "Credit", "-5", 0),
+            ("tax", "Tax", "2.50", 0),
+            ("invoice_rounding", "Rounding of the invoice", "0.003", 0),
         ],
         shared=[{"name": "Tax", "invoice": ["tax", "credit", "invoice_rounding"]}],
     )
     assert connection.execute("select sum(payable_usd) from allocated.chargeback").fetchone() == (Decimal("27.51"),)
+
+
+def test_what_was_restated_is_paid_by_those_who_paid_then(connection):
+    """Corrections are nobody's pool: each goes to its cost center; who is gone since, is unallocated.
+
+    A pool for the invoice's line of that reason takes only what was not restated.
+    """
+    september = ("2026-09", *dims(day=date(2026, 9, 5)))
+    split(
+        connection,
+        cells=[cell("10"), cell("20", workspace="wrkspc_ads")],
+        rules=DIRECT_RULES,
+        source_restatement=[(*september, "3")],
+        source_restatement_part=[(*september, "CC-200", "2.75"), (*september, "CC-gone", "0.25")],
+        explained_invoice_step=[("earlier_period", "Corrections", "5", "3")],
+        shared=[{"name": "Late", "invoice": ["earlier_period"], "split": {"CC-100": 100}}],
+    )
+    assert connection.execute(
+        "select what, pool, basis, cost_center, amount_usd from allocated.other order by all"
+    ).fetchall() == [
+        ("Correction of 2026-09", None, "direct", "CC-200", Decimal("2.75")),
+        ("Correction of 2026-09", None, "unallocated", "unallocated", Decimal("0.25")),
+        ("Corrections", "Late", "shared", "CC-100", 2),
+    ]
+    assert connection.execute("select sum(payable_usd), sum(other_usd) from allocated.chargeback").fetchone() == (35, 5)
 
 
 def test_an_outside_line_goes_through_every_step(connection):

@@ -189,28 +189,26 @@ def test_discrepancies_are_a_gate(tmp_path, capsys):
 def test_a_log_that_does_not_cover_the_month_is_a_gate(tmp_path, capsys):
     """Exit 5 for a log without a line at all, and for one without a line on a day on which its keys were used.
 
-    Not for a day on which another log has that key's lines, nor for one on which nothing was used.
+    Not for a day that another log covers, nor where the dollars are within tolerance, nor where somebody signed.
     """
     logs = [{"name": name, "path": f"{name}*.jsonl"} for name in ("one", "two")]
-    desk = quiet_month(tmp_path, request_logs=logs, tolerance={"usd": 100, "percent": 100})
+    anything = {"reason": "unlogged", "up_to_usd": 1, "who": "Ann", "why": "-", "until": "2027-01-01"}
+    narrow = {"tolerance": {"usd": "0.01", "percent": 100}, "accepted": [anything]}
+    desk = quiet_month(tmp_path, request_logs=logs, **narrow)
     desk.log(line("2026-10-05T10:30:00Z", usage=tokens(4000, 100)), name="one.jsonl")
     desk.log(line("2026-09-05T10:30:00Z", usage=tokens(4000, 100)), name="two.jsonl")
     said = final_is_refused(desk, capsys, 5)
-    assert "close --final 2026-10: log one: has no line on 2026-10-06, while the provider reports usage there." in said
-    assert "close --final 2026-10: log two: has no line in the month." in said
-    gap = {
-        "reason": "log_gap",
-        "workspace": "Search",
-        "up_to_usd": 1,
-        "who": "Ann",
-        "why": "idle",
-        "until": "2027-01-01",
-    }
-    desk.configure(request_logs=logs[:1], tolerance={"usd": 100, "percent": 100}, accepted=[gap])
-    assert desk.close(final=True).state == "closed"
-    run.reopen(load_config(desk.config), period=OCTOBER, reason="found the other log", now=LATER)
-    desk.configure(request_logs=logs, tolerance={"usd": 100, "percent": 100})
+    assert "2026-10: log one: has no line on 2026-10-06, while the provider reports 0.0225 USD there." in said
+    assert "2026-10: log two: has no line in the month." in said
+    for sections in (
+        {"tolerance": {"usd": 1, "percent": 100}},
+        narrow | {"accepted": [anything, anything | {"reason": "log_gap", "workspace": "Search"}]},
+    ):
+        desk.configure(request_logs=logs[:1], **sections)
+        assert desk.close(final=True).state == "closed"
+        run.reopen(load_config(desk.config), period=OCTOBER, reason="found the other log", now=LATER)
     desk.log(line("2026-10-06T10:30:00Z", "req_2", usage=tokens(4000, 100)), name="two.jsonl")
+    desk.configure(request_logs=logs, **narrow)
     assert desk.close(final=True).state == "closed"
 
 

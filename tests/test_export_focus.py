@@ -239,11 +239,10 @@ def test_corrections_are_rows_of_their_own(month, folder, rows):
     """What an earlier month is corrected by stands beside the bill, in this billing period, at the charge's own day."""
     month.execute(
         """
-        create view report.restatement as
+        insert into allocated.correction by name
         select '2026-09' as period_of_charge, date '2026-09-30' as day, 'wrkspc_a' as workspace_id,
             'claude-opus-4-7' as model, 'standard' as service_tier, '0-200k' as context_window,
             'global' as inference_geo, 'standard' as speed, 'output_tokens' as meter, cost_center,
-            2.00::decimal(38, 12) as before_usd, 2.50::decimal(38, 12) as after_usd,
             amount_usd::decimal(38, 12) as amount_usd,
         from (values ('CC-1', 0.30), ('CC-3', 0.20)) as moved(cost_center, amount_usd)
         """
@@ -251,7 +250,7 @@ def test_corrections_are_rows_of_their_own(month, folder, rows):
     try:
         corrected = exported(month, folder)
     finally:
-        month.execute("drop view report.restatement")
+        month.execute("delete from allocated.correction")
     added = [row for row in corrected if row["ChargeClass"] == "Correction"]
     assert [(row["x_CostCenterId"], row["EffectiveCost"]) for row in added] == [
         ("CC-1", "0.300000000000"),

@@ -106,7 +106,7 @@ def test_what_the_cost_report_does_not_hold_is_an_entry_of_its_own(tmp_path):
         connection.execute("update allocated.chargeback set other_usd = 12.30, payable_usd = total_usd + 12.30 "
                            "where cost_center = 'CC-1'")  # fmt: skip
         connection.execute(
-            "create view report.restatement as select '2026-09' as period_of_charge, 'CC-1' as cost_center, "
+            "insert into allocated.correction by name select '2026-09' as period_of_charge, 'CC-1' as cost_center, "
             "2.304::decimal(38, 12) as amount_usd"
         )
         rows = records(journal(connection, tmp_path, **ACCOUNTS)["2026-10-journal-generic.csv"])
@@ -122,7 +122,7 @@ def test_a_correction_of_nobody_is_refused(tmp_path):
     """A correction for a cost center that the chargeback does not have would not tie out."""
     with three_dollars(tmp_path) as connection:
         connection.execute(
-            "create view report.restatement as select '2026-09' as period_of_charge, 'CC-9' as cost_center, "
+            "insert into allocated.correction by name select '2026-09' as period_of_charge, 'CC-9' as cost_center, "
             "2.30::decimal(38, 12) as amount_usd"
         )
         with pytest.raises(InvariantError, match=r"books 5\.55 USD, the chargeback has 3\.25"):

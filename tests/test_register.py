@@ -103,7 +103,7 @@ FINAL = closed(final=True)
         ([FINAL, closed(final=True, at="2026-11-07T06:00:00Z")], "closed", "2026-11-04T06:00:00Z"),
         ([FINAL, UNMOVED], "closed", "2026-11-04T06:00:00Z"),
         ([FINAL, MOVED], "restated", "2026-11-04T06:00:00Z"),
-        ([FINAL, MOVED, UNMOVED], "restated", "2026-11-04T06:00:00Z"),
+        ([FINAL, MOVED, UNMOVED], "closed", "2026-11-04T06:00:00Z"),
         ([closed(), MOVED], "provisional", ""),
         ([FINAL, REOPENED], "reopened", ""),
         ([FINAL, REOPENED, closed(2)], "reopened", ""),

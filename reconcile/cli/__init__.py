@@ -486,6 +486,28 @@ def reopen(*, config_path: Path, month: Period | None, reason: str, as_json: boo
 
 @commands.command()
 @_config
+@click.option("--month", callback=_month, required=True, metavar="M", help="The closed month, YYYY-MM.")
+@_json
+@_now
+def recheck(*, config_path: Path, month: Period, as_json: bool, now: datetime | None) -> int:
+    """Pull a closed month once more, and book what moved.
+
+    What the provider corrected since is booked in the first later month that is not closed. The closed month stays as
+    it is.
+    """
+    from reconcile import run  # noqa: PLC0415
+    from reconcile.config import load_config  # noqa: PLC0415
+
+    with progress() as on_progress:
+        found = run.recheck(load_config(config_path), period=month, now=_clock(now), on_progress=on_progress)
+    say(*text.rechecked(found), err=as_json)
+    if as_json:
+        say_json({"exit": 0, **vars(found)})
+    return 0
+
+
+@commands.command()
+@_config
 @_json
 def verify(*, config_path: Path, as_json: bool) -> int:
     """Prove that nothing was changed.

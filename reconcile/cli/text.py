@@ -8,7 +8,7 @@ from reconcile.money import cents
 
 if TYPE_CHECKING:
     from reconcile.register import Standing
-    from reconcile.run import Outcome, PeriodStatus, Proof
+    from reconcile.run import Outcome, PeriodStatus, Proof, Rechecked
     from reconcile.sandbox import Planted
 
 Rows = Iterable[Mapping[str, Any]]
@@ -16,6 +16,9 @@ Rows = Iterable[Mapping[str, Any]]
 
 _NAME = 40
 """How many letters of a name are shown."""
+
+_LARGEST = 20
+"""How many moved charges are shown."""
 
 
 def summary(outcome: "Outcome") -> Iterator[str]:
@@ -89,6 +92,28 @@ def standing(stands: "Standing") -> Iterator[str]:
     yield f"{stands.period} r{stands.revision} is {stands.state}" + (f": {stands.why}." if stands.why else ".")
     for signature in stands.holding:
         yield f"Signed by {signature.who} as {signature.role} on {signature.at}."
+
+
+def rechecked(found: "Rechecked") -> Iterator[str]:
+    """What moved of a closed month, the largest first, and where it is booked."""
+    if not found.rows:
+        since = "" if found.state == "closed" else ", but for what is booked already"
+        yield f"{found.period} r{found.revision}: nothing moved{since}."
+        return
+    moved = f"{len(found.rows):,} charge{'' if len(found.rows) == 1 else 's'} moved by {usd(found.amount_usd)} USD"
+    yield f"{found.period} r{found.revision}: {moved}."
+    head = ("Day", "workspace", "model", "meter", "before", "after", "moved")
+    largest = sorted(found.rows, key=lambda row: -abs(row["amount_usd"]))[:_LARGEST]
+    yield from table([head, *map(_moved, largest)], "<<<<>>>")
+    if len(found.rows) > len(largest):
+        yield f"And {len(found.rows) - len(largest):,} more."
+    booked = f"Booked in {found.booked_in} r{found.booked_revision}." if found.booked_in else None
+    yield booked or "The first close of a later month books it."
+
+
+def _moved(row: Mapping[str, Any]) -> tuple[str, ...]:
+    names = (str(row["day"]), *(row[name] or "-" for name in ("workspace_id", "model", "meter")))
+    return (*names, *(usd(row[name]) for name in ("before_usd", "after_usd", "amount_usd")))
 
 
 def proof(found: "Proof") -> Iterator[str]:

@@ -142,12 +142,8 @@ def build(connection: duckdb.DuckDBPyConnection, options: FocusOptions, invoice_
 
 
 def _take_restated(connection: duckdb.DuckDBPyConnection) -> None:
-    """Corrections of earlier months, from the views where the ledger has them; else none.
-
-    ``report.restatement`` has the grain of a cell; where it has a ``cost_center``, of a part of one.
-    """
+    """Corrections of earlier months, a row a moved cell and cost center; none in a ledger without the view."""
     ledger.insert(connection, "temp.focus_restated", _RESTATED, [])
-    held = view_columns(connection, "restatement")
-    if taken := [name for name in _RESTATED if name in held]:
-        moved = f"select {', '.join(taken)} from report.restatement where amount_usd <> 0"
+    if view_columns(connection, "restatement_part"):
+        moved = f"select {', '.join(_RESTATED)} from report.restatement_part where amount_usd <> 0"
         connection.execute(f"insert into focus_restated by name {moved}")

@@ -200,18 +200,27 @@ def _payers(connection: duckdb.DuckDBPyConnection) -> tuple[_Payer, ...]:
 
 
 def _corrections(connection: duckdb.DuckDBPyConnection) -> tuple[_Correction, ...]:
-    """By month and cost center, in cents, where the ledger says so; else none."""
-    if not {"period_of_charge", "cost_center", "amount_usd"} <= view_columns(connection, "restatement"):
+    """By month and cost center, in cents; none in a ledger without the view."""
+    if not view_columns(connection, "restatement_part"):
         return ()
     found = connection.execute(
         """
-        select period_of_charge, coalesce(cost_center, 'unallocated'), sum(amount_usd)::decimal(38, 12)
-        from report.restatement
+        select period_of_charge, cost_center, sum(amount_usd)::decimal(38, 12)
+        from report.restatement_part
         group by all
         order by all
         """
     )
     return tuple(_Correction(month, center, money.cents(amount_usd)) for month, center, amount_usd in found.fetchall())
+
+
+def _footed(payer: _Payer, corrections: Sequence[_Correction]) -> list[_Correction]:
+    """A payer's corrections, so that the cents that they were rounded by are no entry of their own."""
+    own = [correction for correction in corrections if correction.cost_center == payer.cost_center]
+    rest_usd = payer.other_usd - sum((correction.amount_usd for correction in own), Decimal(0))
+    if own and abs(rest_usd) <= len(own) * Decimal("0.01"):
+        own[-1] = replace(own[-1], amount_usd=own[-1].amount_usd + rest_usd)
+    return own
 
 
 def _booked(month: _Month, payers: Sequence[_Payer], corrections: Sequence[_Correction]) -> Iterator[Posting]:
@@ -220,7 +229,9 @@ def _booked(month: _Month, payers: Sequence[_Payer], corrections: Sequence[_Corr
         if payer.total_usd:
             yield month.posting("cost", payer, payer.total_usd, f"Claude API {month.period}")
     other_usd = {payer.cost_center: payer.other_usd for payer in payers}
-    for correction in corrections:
+    footed = [correction for payer in payers for correction in _footed(payer, corrections)]
+    strangers = [correction for correction in corrections if correction.cost_center not in known]
+    for correction in (*footed, *strangers):
         center = correction.cost_center
         other_usd[center] = other_usd.get(center, Decimal(0)) - correction.amount_usd
         payer = known.get(center) or _Payer(center, center, None, Decimal(0), Decimal(0))

@@ -228,6 +228,11 @@ def _printed_bridge(rows: Sequence[Any]) -> list[Any]:
             printed.append(replace(step, running_usd=running_usd))
         printed.append(replace(row, running_usd=total_usd))
         steps, running_usd = [], total_usd
+    if steps:  # after billed, where there is no invoice
+        after_usd = money.cents(steps[-1].running_usd)
+        for step in footed(steps, amount_usd=after_usd - running_usd).rows:
+            running_usd += step.amount_usd
+            printed.append(replace(step, running_usd=running_usd))
     return printed
 
 

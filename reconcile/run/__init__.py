@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from reconcile.export import export as write_export
 from reconcile.period import Period
 from reconcile.prices import PriceBook
 from reconcile.register import Signature, Standing, State, changed, last_published, standing
-from reconcile.run import gates, reports
+from reconcile.run import gates, reports, restate
 from reconcile.run.proof import ChangedError, Proof, verify
 from reconcile.run.room import Room, file_sha256
 from reconcile.run.signing import approve, reopen
@@ -42,12 +43,14 @@ __all__ = [
     "Outcome",
     "PeriodStatus",
     "Proof",
+    "Rechecked",
     "approve",
     "close",
     "directory",
     "explanation",
     "export",
     "reach",
+    "recheck",
     "reopen",
     "status",
     "verify",
@@ -78,6 +81,22 @@ class Outcome:
     discrepancies: tuple[Row, ...]
     warnings: tuple[str, ...]
     unmet: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Rechecked:
+    """What a recheck found: rows of ``report.restatement`` that are not booked yet, and the month that books them now.
+
+    ``booked_in`` is None where no later month is open yet: its first close books them.
+    """
+
+    period: str
+    state: State
+    revision: int
+    rows: tuple[Row, ...]
+    amount_usd: Decimal
+    booked_in: str | None
+    booked_revision: int | None
 
 
 @dataclass(frozen=True)
@@ -181,6 +200,59 @@ def close(
             if offline:
                 raise
             return _close(job, _pull_again(job, pulled, error.days), final=final)
+
+
+def recheck(config: Config, *, period: Period, now: datetime, on_progress: OnProgress = _silent) -> Rechecked:
+    """Pull a closed month once more, and book what moved in the first later month that is not closed.
+
+    The closed month stays as it is. Where that later month has a revision, it is closed provisionally out of its last
+    pull, so that its new one holds the corrections; else its first close books them.
+    Raises ``NotReadyError`` for a month that is not closed.
+    """
+    room = Room(config.data_dir)
+    with room.locked():
+        room.tidy()
+        stands, revision = standing(room.register.entries(), period), room.shelf.newest(period)
+        if not stands.is_closed or revision is None:
+            raise NotReadyError(
+                f"recheck {period}",
+                f"it is {stands.state}, expected closed",
+                f"Close {period} instead: that pulls it anew",
+            )
+        book = PriceBook.read(config.prices.contract)
+        job = _Job(config=config, period=period, now=now, room=room, logs=(), book=book, on_progress=on_progress)
+        pulled = _new_pull(job)
+        try:
+            moved = _moved(job, pulled, revision)
+        except _DisagreementError as error:
+            pulled = _pull_again(job, pulled, error.days)
+            moved = _moved(job, pulled, revision)
+        room.register.append(
+            "recheck",
+            period=str(period),
+            revision=revision.number,
+            folder=pulled.folder.name,
+            pages_digest=pulled.digest(),
+            moved=moved.is_restated,
+            cells=len(moved.rows),
+            amount_usd=f"{moved.amount_usd:f}",
+            at=gates.stamp(now),
+        )
+        later = restate.open_after(room.register.entries(), period)
+        outcome = None
+        if later is not None and (moved.rows or restate.books(room, later, period)):
+            other = replace(job, period=later, logs=load.find_logs(config.request_logs, later))
+            outcome = _close(other, _last_pull(other), final=False)
+        columns = tuple(restate.RESTATEMENT)
+        return Rechecked(
+            period=str(period),
+            state="restated" if moved.is_restated else "closed",
+            revision=revision.number,
+            rows=tuple(dict(zip(columns, row, strict=True)) for row in moved.rows),
+            amount_usd=moved.amount_usd,
+            booked_in=outcome.period if outcome else None,
+            booked_revision=outcome.revision if outcome else None,
+        )
 
 
 def status(config: Config) -> tuple[PeriodStatus, ...]:
@@ -313,6 +385,11 @@ class _Job:
         taken = [p for p in shelf.periods() if p == previous or (f"{p}".startswith(year) and p < self.period)]
         return tuple(revision for p in taken if (revision := shelf.newest(p)) is not None)
 
+    @property
+    def corrections(self) -> tuple[restate.Correction, ...]:
+        """What was corrected of earlier months after they were closed, and is booked in this one."""
+        return restate.to_book(self.room, self.room.register.entries(), self.period)
+
     @contextmanager
     def step(self, what: str) -> Iterator[None]:
         """Tell that a stage begins, and that it has ended."""
@@ -338,6 +415,13 @@ class _Job:
             prices=(f"prices {self.book.digest}",),
             version=(f"version {__version__}",),
             earlier=tuple(f"earlier {revision.path.stem} {_input_digest(revision)}" for revision in self.earlier),
+            restated=tuple(
+                f"restated {one.period} {one.pages_digest} "
+                + " ".join(
+                    f"{revision.path.stem} {_input_digest(revision)}" for revision in (one.revision, *one.booked)
+                )
+                for one in self.corrections
+            ),
         )
 
 
@@ -352,6 +436,7 @@ class _Inputs:
     prices: tuple[str, ...]
     version: tuple[str, ...]
     earlier: tuple[str, ...]
+    restated: tuple[str, ...]
 
     @property
     def _kinds(self) -> dict[str, tuple[str, ...]]:
@@ -502,8 +587,9 @@ def _close_again(job: _Job, revision: ledger.Revision, stands: Standing, inputs:
 def _publish(job: _Job, pulled: load.Pull, inputs: "_Inputs", number: int, stands: Standing, *, final: bool) -> _Closed:
     """Build a revision and its reports aside; when both stand, publish them."""
     shelf = job.room.shelf
+    corrections = [restate.moved(job.room, one, partial(_build_pages, job)) for one in job.corrections]
     with ledger.building(shelf.aside(job.period), job.room.scratch) as connection:
-        _build(connection, job, pulled, inputs.digest, number)
+        _build(connection, job, pulled, inputs.digest, number, corrections)
         judged = _judge(job, connection, inputs, number, final=final)
         with job.step("render"):
             aside = reports.render_aside(connection, job.room.reports(job.period), stands.after(judged.facts))
@@ -544,17 +630,40 @@ def _register_close(job: _Job, judged: _Judged, ledger_sha256: str) -> Standing:
     return standing(job.room.register.entries(), job.period)
 
 
-def _build(connection: duckdb.DuckDBPyConnection, job: _Job, pulled: load.Pull, digest: str, number: int) -> None:
+def _moved(job: _Job, pulled: load.Pull, revision: ledger.Revision) -> restate.Moved:
+    one = restate.against_closed(job.room, job.period, pulled.folder, pulled.digest(), revision)
+    return restate.moved(job.room, one, partial(_build_pages, job))
+
+
+def _build_pages(job: _Job, connection: duckdb.DuckDBPyConnection, period: Period, folder: Path) -> None:
+    """The provider's side of another month alone, up to what was billed by cell."""
+    other, pulled = replace(job, period=period, logs=()), load.Pull.read(folder)
+    _describe_run(connection, other, pulled, "", 0)
+    _load_pages(connection, pulled)
+    load.load_logs(connection, (), job.book, period, job.config.billing.amounts, job.load_progress)
+    match.match(connection)
+
+
+def _load_pages(connection: duckdb.DuckDBPyConnection, pulled: load.Pull) -> None:
+    load.load_pages(connection, pulled)
+    if offenders := ledger.rows(connection, "select * from checks.reported_not_the_control_total order by day, meter"):
+        raise _DisagreementError(offenders)
+
+
+def _build(  # noqa: PLR0917 - the ledger first, then what goes into it
+    connection: duckdb.DuckDBPyConnection,
+    job: _Job,
+    pulled: load.Pull,
+    digest: str,
+    number: int,
+    corrections: Sequence[restate.Moved] = (),
+) -> None:
     """Run the stages from load to allocate in an empty ledger, and look at every check."""
     config = job.config
     _describe_run(connection, job, pulled, digest, number)
-    _take_from_earlier(connection, job.earlier)
+    _take_from_earlier(connection, job.earlier, corrections)
     with job.step("load"):
-        load.load_pages(connection, pulled)
-        if offenders := ledger.rows(
-            connection, "select * from checks.reported_not_the_control_total order by day, meter"
-        ):
-            raise _DisagreementError(offenders)
+        _load_pages(connection, pulled)
         load.load_logs(connection, job.logs, job.book, job.period, config.billing.amounts, job.load_progress)
         _warn_of_old_prices(connection, job.book, job.period)
     with job.step("match"):
@@ -627,8 +736,16 @@ _MONTH_BEFORE = {
 """What is compared with the month before: tables of ``allocated`` there, ``source.earlier_*`` here."""
 
 
-def _take_from_earlier(connection: duckdb.DuckDBPyConnection, earlier: Sequence[ledger.Revision]) -> None:
+def _take_from_earlier(
+    connection: duckdb.DuckDBPyConnection,
+    earlier: Sequence[ledger.Revision],
+    corrections: Sequence[restate.Moved] = (),
+) -> None:
     """Copy what this period shows of earlier ones, so that the file answers alone; no earlier period, no rows."""
+    rows = [row for moved in corrections for row in moved.rows]
+    ledger.insert(connection, "source.restatement", restate.RESTATEMENT, rows)
+    parts = [row for moved in corrections for row in moved.parts]
+    ledger.insert(connection, "source.restatement_part", restate.PART, parts)
     (run,) = ledger.rows(connection, "select period from source.run")
     previous = str(Period.parse(run["period"]).previous)
     chargeback: list[tuple[object, ...]] = []

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any
 
 import duckdb
 
@@ -84,21 +86,35 @@ def unmet(connection: duckdb.DuckDBPyConnection, config: Config, period: Period)
 
 
 def _coverage(connection: duckdb.DuckDBPyConnection, accepted: Sequence[Accepted]) -> list[tuple[str, str, str]]:
-    """Logs without a line on days on which what they serve was used, and none of it recorded by any log."""
-    rows = ledger.rows(connection, _UNCOVERED)
-    days: dict[str, set[date]] = {}
-    for row in rows:
+    """Logs without a line in the month, and logs with days that they do not cover and nobody signed for.
+
+    Such a day has no line of the log, what the log serves was used on it at a time of which no log has any of it, and
+    either the log's own habit lets lines expect there (``explained.gap``) or the dollars of these days are beyond
+    tolerance.
+    """
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for row in ledger.rows(connection, _UNCOVERED):
         if row["day"] is None or not any(_accepts(entry, row) for entry in accepted):
-            days.setdefault(row["log"], set()).update({row["day"]} - {None})
+            rows.setdefault(row["log"], []).append(row)
+    (run,) = ledger.rows(
+        connection,
+        "select tolerance_usd, tolerance_percent, billed_usd from report.run cross join report.summary",
+    )
     found = []
-    for log, missing in days.items():
-        listed = sorted(missing)
-        shown = ", ".join(map(str, listed[:5])) + (f" and {len(listed) - 5} more days" if listed[5:] else "")
-        saw = (
-            f"has no line on {shown}, while the provider reports usage there" if listed else "has no line in the month"
-        )
-        do = "Bring its files and close again, or accept a log_gap of its workspace in the config"
-        found.append((f"log {log}", saw, do if listed else "Bring its files, or take it out of request_logs"))
+    for log, missing in rows.items():
+        days = sorted({row["day"] for row in missing if row["day"] is not None})
+        if not days:
+            do = "Bring its files, or take it out of request_logs"
+            found.append((f"log {log}", "has no line in the month", do))
+            continue
+        usd = sum((row["reported_usd"] for row in missing), Decimal(0))
+        if any(row["is_gap"] for row in missing) or (
+            usd > run["tolerance_usd"] or usd * 100 > run["billed_usd"] * run["tolerance_percent"]
+        ):
+            shown = ", ".join(map(str, days[:5])) + (f" and {len(days) - 5} more days" if days[5:] else "")
+            saw = f"has no line on {shown}, while the provider reports {usd.normalize():f} USD there"
+            do = "Bring its files and close again, or accept a log_gap of its workspace in the config"
+            found.append((f"log {log}", saw, do))
     return found
 
 
@@ -117,26 +133,42 @@ _UNCOVERED = """
         select log, unnest(days_without_lines) as day from source.log_coverage where hours_with_lines > 0
     ),
     recorded as (
-        select distinct logged_at::date as day, workspace_id, api_key_id from source.request
+        select distinct hour, workspace_id, api_key_id from source.request
+    ),
+    unlogged as (
+        select distinct missing.log, missing.day, usage.workspace_id, usage.api_key_id
+        from missing
+        join served on served.log = missing.log
+        join source.usage as usage
+            on usage.day = missing.day and usage.in_period and usage.quantity > 0 and usage.api_key_id is not null
+            and usage.workspace_id = served.workspace_id
+            and (served.api_key_id is null or usage.api_key_id = served.api_key_id)
+        where not exists (
+            select 1
+            from recorded
+            where recorded.workspace_id = served.workspace_id
+                and (served.api_key_id is null or recorded.api_key_id = served.api_key_id)
+                -- logged where it began, reported where it ended: within the hour, or of a batch within the day
+                and abs(date_diff('hour', recorded.hour, usage.hour)) <= if(usage.service_tier = 'batch', 24, 1)
+        )
     )
-    select log, null::date as day, null as workspace_id, null as workspace_name
+    select log, null::date as day, null as workspace_id, null as workspace_name, null::decimal(38, 12) as reported_usd,
+        false as is_gap,
     from source.log_coverage
     where hours_with_lines = 0
     union all
-    select distinct missing.log, missing.day, served.workspace_id, workspace.name
-    from missing
-    join served on served.log = missing.log
-    join source.usage as usage
-        on usage.day = missing.day and usage.in_period and usage.quantity > 0 and usage.api_key_id is not null
-        and usage.workspace_id = served.workspace_id
-        and (served.api_key_id is null or usage.api_key_id = served.api_key_id)
-    left join source.workspace as workspace on workspace.workspace_id = served.workspace_id
-    where not exists (
-        select 1
-        from recorded
-        where recorded.day = missing.day and recorded.workspace_id = served.workspace_id
-            and (served.api_key_id is null or recorded.api_key_id = served.api_key_id)
-    )
+    select unlogged.log, unlogged.day, unlogged.workspace_id, any_value(workspace.name),
+        coalesce(sum(usage.reported_usd), 0)::decimal(38, 12),
+        bool_or(exists (
+            from explained.gap
+            where gap.log = unlogged.log and gap.from_at::date <= unlogged.day and gap.until_at > unlogged.day
+        )),
+    from unlogged
+    join matched.usage as usage
+        on usage.day = unlogged.day and usage.workspace_id = unlogged.workspace_id
+        and usage.api_key_id = unlogged.api_key_id and usage.in_period
+    left join source.workspace as workspace on workspace.workspace_id = unlogged.workspace_id
+    group by unlogged.log, unlogged.day, unlogged.workspace_id
     order by all
 """
 

@@ -3,6 +3,8 @@
 --
 -- Public (grain): summary (one row), cell (a cell), usage (a cell and API key), bridge (a total or step),
 --   discrepancy (a finding), allocation (a part), chargeback (a cost center, and `unallocated`).
+--   restatement (a cell of an earlier month that was corrected after it was closed), restatement_part (such a cell and a
+--   cost center). What they amount to is beside billed, never inside.
 -- For the pages (grain):
 --   run                  one row: the run's parameters, whether the month is complete, what the result rests on
 --   verdict              one row: what the discrepancies add up to, and what of the explained is only located
@@ -179,6 +181,41 @@ select
     payable_usd::decimal(38, 2) as payable_usd
 from allocated.chargeback
 order by cost_center = 'unallocated', payable_usd desc, cost_center;
+
+create or replace view report.restatement as
+select
+    period_of_charge,
+    day,
+    workspace_id,
+    model,
+    service_tier,
+    context_window,
+    inference_geo,
+    speed,
+    meter,
+    before_usd::decimal(38, 12) as before_usd,
+    after_usd::decimal(38, 12) as after_usd,
+    amount_usd::decimal(38, 12) as amount_usd
+from source.restatement
+order by
+    period_of_charge, day, workspace_id, model, service_tier, context_window, inference_geo, speed, meter;
+
+create or replace view report.restatement_part as
+select
+    period_of_charge,
+    day,
+    workspace_id,
+    model,
+    service_tier,
+    context_window,
+    inference_geo,
+    speed,
+    meter,
+    cost_center,
+    amount_usd::decimal(38, 12) as amount_usd
+from allocated.correction
+order by
+    period_of_charge, day, workspace_id, model, service_tier, context_window, inference_geo, speed, meter, cost_center;
 
 -- Charges that no log can hold, and rounding, are never discrepancies, however large.
 create or replace view report.finding as

@@ -79,6 +79,29 @@ where split.into_position is null
 group by outside.line, outside.on_day, outside.what, outside.reason, split.cost_center, pool.pool, pool.driver
 order by outside.on_day, outside.what, split.cost_center, pool.pool, amount_usd;
 
+-- What earlier months were corrected by, each for who paid by the rules of that month; who is gone since, is nobody.
+create or replace table allocated.correction as
+select
+    part.period_of_charge, part.day, part.workspace_id, part.model, part.service_tier, part.context_window,
+    part.inference_geo, part.speed, part.meter,
+    coalesce(center.cost_center, 'unallocated') as cost_center,
+    sum(part.amount_usd)::decimal(38, 12) as amount_usd,
+from source.restatement_part as part
+left join allocated.cost_center as center on center.cost_center = part.cost_center
+group by all
+order by all;
+
+insert into allocated.other by name
+select
+    (select (end_on - interval 1 day)::date from source.run) as on_day,
+    'Correction of ' || period_of_charge as what,
+    cost_center,
+    if(cost_center = 'unallocated', 'unallocated', 'direct') as basis,
+    sum(amount_usd)::decimal(38, 12) as amount_usd,
+from allocated.correction
+group by period_of_charge, cost_center
+order by period_of_charge, cost_center;
+
 -- What one pool gave another.
 create or replace table allocated.passed_on as
 select
@@ -194,10 +217,9 @@ with taken as (
         from allocated.pool_line as line
         join source.run as run on line.on_day >= run.start_on and line.on_day < run.end_on
         union all
-        select invoice.position, step.amount_usd,
+        select invoice.position, step.amount_usd - step.restated_usd,
         from allocated.pool_invoice as invoice
-        join explained.bridge as step on step.reason = invoice.reason and step.kind = 'step'
-        where step.position > (select position from explained.bridge where kind = 'total' and reason = 'billed')
+        join explained.invoice_step as step on step.reason = invoice.reason
     )
     group by position
 ),
@@ -212,7 +234,7 @@ amount as (
     union all
     select pool, 0, amount_usd from allocated.part where pool is not null
     union all
-    select pool, 0, amount_usd from allocated.other
+    select pool, 0, amount_usd from allocated.other where pool is not null
 )
 select pool, sum(taken_usd) as taken_usd, sum(given_usd) as given_usd,
 from amount
@@ -344,6 +366,12 @@ where chargeback.cost_center is null
     or chargeback.direct_usd + chargeback.shared_usd <> chargeback.total_usd
     or chargeback.total_usd + chargeback.other_usd <> chargeback.payable_usd
 order by all;
+
+create or replace view checks.corrections_differ_from_restatement as
+select restated.amount_usd as restated_usd, corrected.amount_usd as corrected_usd,
+from (select coalesce(sum(amount_usd), 0) as amount_usd from source.restatement) as restated
+cross join (select coalesce(sum(amount_usd), 0) as amount_usd from allocated.correction) as corrected
+where restated.amount_usd <> corrected.amount_usd;
 
 create or replace view checks.cost_center_without_chargeback as
 select center.cost_center,

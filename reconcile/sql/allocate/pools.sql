@@ -1,6 +1,6 @@
 -- What pools are split by, before the first of them is: the direct use of each cost center.
 -- Grain: direct_weight is a (split, cost center); outside a line from outside the cost report.
--- Reads: what portion.sql left, allocated.pool, pool_line, pool_invoice, explained.bridge.
+-- Reads: what portion.sql left, allocated.pool, pool_line, pool_invoice, explained.invoice_step.
 -- Writes: the temporary tables direct_weight and outside; allocated.pot and pool_part, empty.
 
 create or replace temp table direct_weight as
@@ -28,11 +28,12 @@ with listed as (
     from allocated.pool_line as line
     join source.run as run on line.on_day >= run.start_on and line.on_day < run.end_on
     union all
-    select invoice.position, (run.end_on - interval 1 day)::date, step.title, step.reason, step.amount_usd,
+    select invoice.position, (run.end_on - interval 1 day)::date, step.title, step.reason,
+        step.amount_usd - step.restated_usd,
     from allocated.pool_invoice as invoice
-    join explained.bridge as step on step.reason = invoice.reason and step.kind = 'step'
+    join explained.invoice_step as step on step.reason = invoice.reason
     join source.run as run on true
-    where step.position > (select position from explained.bridge where kind = 'total' and reason = 'billed')
+    where step.amount_usd <> step.restated_usd  -- what was restated has its payers already
 )
 select
     row_number() over (order by position, on_day, what, amount_usd) as line,
