@@ -1666,7 +1666,13 @@ def months(draw):
 ANY_RULES = {
     "rules": [
         {"charge": "residual", "workspace": "Search", "pool": "Even"},
-        {"workspace": "Search", "api_key": "search-prod", "split_by": "label.team", "to": {"search": "CC-100"}},
+        {
+            "workspace": "Search",
+            "api_key": "search-prod",
+            "split_by": "label.team",
+            "to": {"search": "CC-100"},
+            "unlogged": "proportional",
+        },
         {**BY_TEAM, "until": date(2026, 10, 3), "unlabeled": "proportional"},
         {"api_key": "apikey_b", "to": "CC-200", "from": date(2026, 10, 2)},
         {"workspace": "<script>*", "charge": "no_key", "pool": "Step"},

@@ -298,6 +298,7 @@ def test_the_rows_add_up_to_the_invoice(tmp_path):
         rows = exported(c, tmp_path)
     assert {row["InvoiceId"] for row in rows} == {"INV-7"}
     assert total(rows, "BilledCost") == Decimal("5.83")
+    assert one(rows, x_InvoiceReason="contract_discount")["ListCost"] == "0.000000000000"
     added = [
         (row["ChargeCategory"], row["x_InvoiceReason"], row["x_CostCenterId"], Decimal(row["BilledCost"]))
         for row in rows

@@ -457,7 +457,7 @@ charged as (
         added.amount_usd as ContractedCost,
         if(added.category = 'Purchase', 1, null)::decimal(38, 12) as ContractedUnitPrice,
         added.amount_usd as EffectiveCost,
-        added.amount_usd as ListCost,
+        if(added.reason = 'contract_discount', 0, added.amount_usd)::decimal(38, 12) as ListCost,  -- off the list price
         if(added.category = 'Purchase', 1, null)::decimal(38, 12) as ListUnitPrice,
         if(added.category = 'Purchase', 'Committed', null) as PricingCategory,
         if(added.category = 'Purchase', added.amount_usd, null) as PricingQuantity,
