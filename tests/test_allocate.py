@@ -6,6 +6,7 @@ from decimal import Decimal
 from random import Random
 
 import duckdb
+import month as month_of
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -1764,3 +1765,86 @@ def test_sql_and_python_apportion_alike(amount, weights):
         )
         found = {row[3]: Decimal(row[-1]) for row in shared_parts(connection)}
     assert [found.get(center, Decimal(0)) for center in CENTERS] == [Decimal(part).scaleb(-12) for part in expected]
+
+
+# From a file: every mistake is one line that names file, key and values
+
+CODES = {"CC-1": {"name": "Search"}, "CC-2": {"name": "Ads"}}
+GAPS = "from,until,cost_center,weight\n2026-01-01,2026-10-05,CC-1,1\n2026-10-08,2026-10-20,CC-1,1\n2026-10-10,,CC-1,2\n"
+
+
+def told(folder, *, rules=(), shared=()):
+    """Close a month of one charge under these rules; what is told of them."""
+    (folder / "heads.csv").write_text(GAPS)
+    config = month_of.write_config(
+        folder,
+        request_logs=[],
+        allocation={"cost_centers": CODES, "rules": list(rules), "shared": list(shared)},
+    )
+    cost = month_of.cost("2026-10-12", "500", "output_tokens")
+    with month_of.closed(folder, [month_of.usage("2026-10-12T10:00:00Z", output=200)], [cost], [], config=config) as c:
+        return [row[0] for row in c.execute("select warning from report.warning order by position").fetchall()]
+
+
+@pytest.mark.parametrize(
+    ("section", "line"),
+    [
+        (
+            {"shared": [{"name": "P", "workspace": "default", "split": {"CC-1": 60, "CC-2": "35.5"}}]},
+            "13: allocation.shared[0].split: shares add up to 95.5 %, must be 100 %. Correct the percentages",
+        ),
+        (
+            {"rules": [{"workspace": "Search", "to": "CC-3"}]},
+            "11: allocation.rules[0].to: got 'CC-3', which allocation.cost_centers does not hold. Did you mean `CC-2`?",
+        ),
+        (
+            {"rules": [{"to": "CC-1", "workspace": "Serach"}]},
+            (
+                "11: allocation.rules[0].workspace: got 'Serach', the id or name of no workspace of 2026-10: it can"
+                " never match. Did you mean `Search`?"
+            ),
+        ),
+        (
+            {"rules": [{"workspace": "S*", "to": "CC-1"}, {"workspace": "Search", "to": "CC-2"}]},
+            (
+                "12: allocation.rules[1]: workspace Search can never match, rules[0] workspace S* comes first and takes"
+                " the same. Put it before, or remove it"
+            ),
+        ),
+    ],
+)
+def test_what_stops_is_a_line_with_its_place(tmp_path, section, line):
+    """Percentages, a cost center that does not exist, a typo, a shadow: exit 2, nothing is published."""
+    with pytest.raises(ConfigError) as raised:
+        told(tmp_path, **section)
+    assert str(raised.value) == f"{tmp_path / 'config.yaml'}:{line}"
+    assert raised.value.exit_code == 2
+
+
+def test_what_is_warned_of_is_a_line_with_its_file(tmp_path):
+    """A rule that matched nothing, dates that overlap, a driver's file with a gap and with two weights for a day."""
+    assert told(
+        tmp_path,
+        rules=[
+            {"workspace": "Ads *", "to": "CC-2"},
+            {"workspace": "Search", "to": "CC-1", "until": "2026-10-15"},
+            {"workspace": "Search", "to": "CC-2", "from": "2026-10-10"},
+        ],
+        shared=[{"name": "P", "workspace": "default", "split": "driver", "driver": "heads.csv"}],
+    ) == [
+        "config.yaml: allocation.rules[0] workspace Ads *: matched no charge of 2026-10",
+        "config.yaml: allocation.rules[2] workspace Search, from 2026-10-10: matched no charge of 2026-10",
+        (
+            "config.yaml: allocation.rules[2] workspace Search, from 2026-10-10: overlaps rules[1] from 2026-10-10"
+            " until 2026-10-15; on those days rules[1] counts"
+        ),
+        (
+            "config.yaml: allocation.shared[0] P: heads.csv:4: CC-1 from 2026-10-10 overlaps line 3, which holds until"
+            " 2026-10-20; from 2026-10-10 the weight is 2"
+        ),
+        (
+            "config.yaml: allocation.shared[0] P: heads.csv:3: CC-1 has no weight from 2026-10-05 until 2026-10-08, and"
+            " takes no part on those days"
+        ),
+        "config.yaml: allocation.shared[0] P: no charge of 2026-10 was left for it (workspace default)",
+    ]
