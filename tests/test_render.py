@@ -592,6 +592,28 @@ def test_a_statement_compares_with_the_month_before_and_the_budget(pages):
     assert "rules[" not in page
 
 
+def test_a_correction_of_an_earlier_month_is_said_as_one(month, tmp_path):
+    """It came through no pool: the pages say of which month it is, and that it is split as that one was."""
+    month.execute(
+        "insert into allocated.other (on_day, what, cost_center, basis, amount_usd)"
+        " values ('2026-10-31', 'Correction of 2026-09', 'CC-100', 'direct', 1.25)"
+    )
+    month.execute(
+        "update allocated.chargeback set other_usd = 1.25, payable_usd = total_usd + 1.25 where cost_center = 'CC-100'"
+    )
+    render.render(month, tmp_path / "out")
+    for name in ("allocation.html", "statements/CC-100.html"):
+        (row,) = [
+            cells
+            for table in Tables((tmp_path / "out" / name).read_text()).tables
+            for _, cells in table
+            if "Correction of 2026-09" in cells
+        ]
+        assert row[-1] == "1.25"
+        assert "as that month was split" in [cell.lower() for cell in row]
+        assert "None" not in row
+
+
 def test_sessions_are_no_requests(month):
     """What is charged without a quantity is of no request: a session's $1,000 leaves the cost of a request as it is."""
     unit = "select usd_per_1000_requests, usd_per_mtok from report.unit_cost where cost_center = 'CC-100'"

@@ -729,7 +729,8 @@ with line as (
     from allocated.part
     left join allocated.rule on rule.rule = part.rule
     union all by name
-    select other.cost_center, other.on_day as day, other.what, other.pool || ', shared: ' || other.driver as why,
+    select other.cost_center, other.on_day as day, other.what,
+        coalesce(other.pool || ', shared: ' || other.driver, 'As that month was split') as why,
         other.share, other.amount_usd
     from allocated.other
     union all by name  -- used, and not charged for
