@@ -3,13 +3,14 @@
 import ast
 import re
 from pathlib import Path
+from textwrap import indent
 
 import click
 import pytest
 from month import closed, tokens, usage
 from month import line as log_line
 
-from reconcile import cli, errors, explain, reasons
+from reconcile import cli, errors, explain, ledger, reasons
 from reconcile.config import REASONS, load_config
 
 ROOT = Path(__file__).parent.parent
@@ -107,9 +108,9 @@ def test_a_section_says_what_the_pages_say(one):
     assert tuple(re.findall(r"^\*\*([^*]+)\.\*\*", section[1], re.MULTILINE)) == (one.title, *PARTS)
 
 
-def blocks(language: str) -> list[str]:
-    """The fenced examples of the page of reasons in one language."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", REASONS_PAGE, re.MULTILINE | re.DOTALL)
+def blocks(language: str, page: str = REASONS_PAGE) -> list[str]:
+    """The fenced examples of a page in one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
 
 
 def test_every_query_of_the_page_of_reasons_runs(tmp_path):
@@ -131,6 +132,28 @@ def test_every_example_of_the_page_of_reasons_is_valid(tmp_path):
         compile(text, "docs/reasons.md", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT | ast.PyCF_ONLY_AST)
     assert len(blocks("yaml")) >= 5
     assert len(blocks("python")) >= 10
+
+
+def test_the_page_of_allocation_says_what_is_there(tmp_path):
+    """Its rules, pools and mistakes are one config that closes a month; the views that it names are the ledger's."""
+    page = (ROOT / "docs" / "allocation.md").read_text(encoding="utf-8")
+    (tmp_path / "headcount.csv").write_text("from,cost_center,weight\n2026-01-01,CC-100,7\n")
+    (tmp_path / "config.yaml").write_text(
+        "organization: Example\nrequest_logs: [{name: app, path: 'log*.jsonl', labels: [team]}]\nallocation:\n"
+        "  cost_centers: {CC-100: {name: Search}, CC-200: {name: Ads}, CC-300: {name: Platform}}\n"
+        + indent("".join(blocks("yaml", page)), "  ")
+    )
+    config = load_config(tmp_path / "config.yaml")
+    workspaces = [{"id": f"wrkspc_{name}", "name": name} for name in ("Platform", "Offices", "Ads EU")]
+    keys = [{"id": "apikey_a", "name": "gateway-prod", "status": "active"}]
+    lines = [log_line("2026-10-05T10:30:00Z", usage=tokens(1000), workspace_id="wrkspc_Platform")]
+    used = [usage("2026-10-05T10:00:00Z", input=1000, workspace_id="wrkspc_Platform")]
+    with closed(tmp_path, used, [], lines, config=config, workspaces=workspaces, api_keys=keys) as connection:
+        views = set(ledger.views(connection))
+    named = re.search(r"^## The views\n(.*?)^## ", page, re.MULTILINE | re.DOTALL)
+    assert named
+    names = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (.*?) \|", named[1], re.MULTILINE))))
+    assert {"other", "movement", "budget", "statement_line"} <= names <= views
 
 
 def test_the_cron_line_is_a_command_that_parses():
