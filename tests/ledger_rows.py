@@ -15,6 +15,7 @@ from typing import Any
 import duckdb
 
 from reconcile import ledger, reasons
+from reconcile.run import CARRIED
 from reconcile.run.restate import PART, RESTATEMENT
 
 HOSTILE = '<script>alert(1)</script> & "Co"'
@@ -73,6 +74,7 @@ class Case:
     cleaning: tuple[tuple[str, str, str], ...] = ()  # reason, log, USD
     evidence: dict[str, Any] = field(default_factory=dict)  # by reason
     accepted: frozenset[str] = frozenset()
+    carried: tuple[tuple[str, str, str, str], ...] = ()  # reason, log, opened in, USD in question
     centers: dict[str, str] = field(default_factory=dict)  # id -> name
     direct: dict[str, str] = field(default_factory=dict)  # workspace -> cost center
     pooled: frozenset[str] = frozenset()  # workspaces that all cost centers share evenly
@@ -88,6 +90,7 @@ class Case:
 
 MONTH = Case(
     organization=f"Example {HOSTILE}",
+    carried=(("discount", HOSTILE, "2026-07", "12.345"), ("log_gap", "gateway", "2026-09", "0.005")),
     workspaces={
         "default": "Default",
         "wrkspc_search": "Search",
@@ -353,6 +356,15 @@ def _source(connection: duckdb.DuckDBPyConnection, case: Case) -> None:
         ],
     )
     insert(connection, "source.earlier_route", "route VARCHAR", [("none",)] if case.earlier else [])
+    insert(
+        connection,
+        "source.earlier_open",
+        ", ".join(f"{name} {kind}" for name, kind in CARRIED.items()),
+        [
+            (f"{n:012}", reason, log, *[None] * 7, since, usd)
+            for n, (reason, log, since, usd) in enumerate(case.carried)
+        ],
+    )
     insert(connection, "source.restatement", ", ".join(f"{n} {kind}" for n, kind in RESTATEMENT.items()), [])
 
 

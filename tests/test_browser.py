@@ -22,7 +22,7 @@ from reconcile import render
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 PAPER = {"A4": (8.27, 11.69), "Letter": (8.5, 11.0)}
-PAGES = ("index.html", "discrepancy.html", "allocation.html", "statements/CC-200.html")
+PAGES = ("index.html", "discrepancy.html", "allocation.html", "rollforward.html", "statements/CC-200.html")
 
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="no Chromium: install it, or name its path in the variable CHROMIUM"

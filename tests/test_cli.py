@@ -831,7 +831,8 @@ def test_the_demo_runs_twice_and_shows_the_key_nowhere(tmp_path):
         assert re.search(f"^{heading}", ran[0].stdout, re.MULTILINE)
     assert re.search(r"^duplicate +\S+ +\S+ +as planted$", ran[0].stdout, re.MULTILINE)
     pages = re.findall(r"^Report +(\S+)$", ran[0].stdout, re.MULTILINE)
-    assert [Path(page).name for page in pages] == ["index.html", "discrepancy.html", "allocation.html"]
+    names = ["index.html", "discrepancy.html", "allocation.html", "rollforward.html"]
+    assert [Path(page).name for page in pages] == names
     assert_findings_are_explained(tmp_path / "var" / "demo")
     key = Sandbox.build(Scenario(requests=1)).key.encode()
     written = [path for path in tmp_path.rglob("*") if path.is_file()]

@@ -481,7 +481,10 @@ def test_statement_says_what_is_paid(pages):
     assert "<h1>Nothing pays $0.00 for October 2026</h1>" in statements["statements/CC-0.html"]
 
 
-@pytest.mark.parametrize("name", ["index.html", "discrepancy.html", "allocation.html", "statements/CC-200.html"])
+GOLDEN = ("index.html", "discrepancy.html", "allocation.html", "rollforward.html", "statements/CC-200.html")
+
+
+@pytest.mark.parametrize("name", GOLDEN)
 def test_page_is_the_golden(pages, golden, name):
     """The pages of the small month are as they were reviewed; of a chart, its label."""
     golden(name, re.sub(r"(<svg [^>]*>).*?</svg>", r"\1</svg>", pages["month"][name], flags=re.DOTALL))

@@ -17,7 +17,7 @@ from reconcile import ledger, money
 from reconcile.register import Standing
 from reconcile.render.chargeback import UNALLOCATED, Statements, allocation, chargeback_table, statement_names
 from reconcile.render.charts import Charts
-from reconcile.render.tables import Table, fetch, footed, grouped
+from reconcile.render.tables import Table, fetch, footed, grouped, summed
 from reconcile.render.words import (
     day,
     dollars,
@@ -292,6 +292,10 @@ def _pages(connection: duckdb.DuckDBPyConnection, stands: Standing) -> dict[str,
             **allocation(connection, chargeback, figures.billed_usd)
         ),
     }
+    pages["rollforward.html"] = environment.get_template("rollforward.html.j2").render(
+        carried=_carried(fetch(connection, "select * from report.rollforward"), verdict.discrepancy_usd),
+        restated=_restated(connection),
+    )
     statement = environment.get_template("statement.html.j2")
     names = statement_names(row.cost_center for row in chargeback)
     statements = Statements.read(connection)
@@ -300,6 +304,24 @@ def _pages(connection: duckdb.DuckDBPyConnection, stands: Standing) -> dict[str,
         if name != UNALLOCATED:
             pages[f"statements/{names[name]}"] = statement.render(**statements.of(center, names[name], charts))
     return pages
+
+
+def _carried(rows: Sequence[Any], open_usd: Decimal) -> Table:
+    """Open discrepancies in cents that add up across and down, to what the first page has in question."""
+    opening_usd = money.cents(sum((row.opening_usd for row in rows), Decimal(0)))
+    table = footed(rows, opening_usd=opening_usd, closing_usd=money.cents(open_usd))
+    printed = []
+    for exact_row, row in zip(rows, table.rows, strict=True):
+        steps = [exact_row.new_usd, -exact_row.cleared_usd, -exact_row.accepted_usd]
+        new_usd, cleared_usd, accepted_usd = money.foot(steps, row.closing_usd - row.opening_usd)
+        printed.append(replace(row, new_usd=new_usd, cleared_usd=-cleared_usd, accepted_usd=-accepted_usd))
+    return summed(printed, "opening_usd", "new_usd", "cleared_usd", "accepted_usd", "closing_usd")
+
+
+def _restated(connection: duckdb.DuckDBPyConnection) -> Table:
+    """What was corrected of earlier months, by charge, in cents that add up to the bridge's step."""
+    rows = fetch(connection, "select * from report.restated")
+    return footed(rows, amount_usd=money.cents(sum((row.amount_usd for row in rows), Decimal(0))))
 
 
 def _causes(bridge: Sequence[Any]) -> list[Any]:

@@ -14,7 +14,7 @@ import duckdb
 from reconcile import money
 from reconcile.render.charts import Charts
 from reconcile.render.flow import BASES, flow
-from reconcile.render.tables import Table, fetch, footed, grouped
+from reconcile.render.tables import Table, fetch, footed, grouped, summed
 
 UNALLOCATED = "unallocated"
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -77,14 +77,7 @@ def _moved(rows: Sequence[Any]) -> Table:
             continue
         effects = money.foot([getattr(row, name) for name in _MOVED], row.change_usd)
         printed.append(replace(row, **dict(zip(_MOVED, effects, strict=True))))
-    return _summed(printed, "before_usd", *_MOVED, "total_usd", "change_usd")
-
-
-def _summed(rows: Sequence[Any], *columns: str) -> Table:
-    """Rows whose cents stand already, with the sums of the named columns; what is not known counts as nothing."""
-    line = make_dataclass("Total", columns, frozen=True)
-    sums = [sum((getattr(row, column) or Decimal(0) for row in rows), Decimal("0.00")) for column in columns]
-    return Table(tuple(rows), line(*sums))
+    return summed(printed, "before_usd", *_MOVED, "total_usd", "change_usd")
 
 
 def _budgets(rows: Sequence[Any]) -> Table:
@@ -93,7 +86,7 @@ def _budgets(rows: Sequence[Any]) -> Table:
         *("month_budget_usd", "month_actual_usd", "month_variance_usd"),
         *("year_budget_usd", "year_actual_usd", "forecast_usd", "forecast_variance_usd"),
     ]
-    table = _summed(rows, *columns)
+    table = summed(rows, *columns)
     unknown = {column: None for column in columns if any(getattr(row, column) is None for row in rows)}
     return Table(table.rows, replace(table.total, **unknown))
 
@@ -107,7 +100,7 @@ def _pools(rows: Sequence[Any]) -> Table:
         printed.append(
             replace(row, charges_usd=taken[0], received_usd=taken[1], passed_on_usd=given[0], amount_usd=given[1])
         )
-    return _summed(printed, "charges_usd", "received_usd", "passed_on_usd", "amount_usd")
+    return summed(printed, "charges_usd", "received_usd", "passed_on_usd", "amount_usd")
 
 
 def _other_pools(rows: Sequence[Any], chargeback: Sequence[Any]) -> Table:

@@ -34,6 +34,13 @@ def footed(rows: Sequence[Any], **totals_usd: Decimal) -> Table:
     return Table(tuple(rows), line(**totals_usd))
 
 
+def summed(rows: Sequence[Any], *columns: str) -> Table:
+    """Rows whose cents stand already, with the sums of the named columns; what is not known counts as nothing."""
+    line = make_dataclass("Total", columns, frozen=True)
+    sums = [sum((getattr(row, column) or Decimal(0) for row in rows), Decimal("0.00")) for column in columns]
+    return Table(tuple(rows), line(*sums))
+
+
 def grouped(rows: Sequence[Any], column: str) -> dict[str, list[Any]]:
     """Rows by the value of a column, both in the order in which they come."""
     held: dict[str, list[Any]] = {}

@@ -101,7 +101,7 @@ class Rechecked:
 
 @dataclass(frozen=True)
 class OpenDiscrepancy:
-    """A discrepancy of a period and for how many months in a row its cause has been there."""
+    """A discrepancy of a period, and for how many months its cause has been open, this one included."""
 
     id: str
     reason: str
@@ -260,8 +260,6 @@ def status(config: Config) -> tuple[PeriodStatus, ...]:
     room = Room(config.data_dir)
     entries = room.register.entries()
     found: list[PeriodStatus] = []
-    ages: dict[str, int] = {}
-    before: Period | None = None
     known = {Period.parse(entry["period"]) for entry in entries if entry["event"] == "pull"}
     for period in sorted(known | {*room.shelf.periods()}):
         revision = room.shelf.newest(period)
@@ -272,8 +270,6 @@ def status(config: Config) -> tuple[PeriodStatus, ...]:
         with ledger.reading(revision.path) as connection:
             summary = ledger.rows(connection, "select * from report.summary")[0]
             open_rows = _open(connection)
-        follows = before is not None and before.next == period
-        ages = {row["id"]: (ages.get(row["id"], 0) if follows else 0) + 1 for row in open_rows}
         found.append(
             PeriodStatus(
                 period=str(period),
@@ -284,14 +280,13 @@ def status(config: Config) -> tuple[PeriodStatus, ...]:
                 difference_usd=summary["difference_usd"],
                 residual_usd=summary["residual_usd"],
                 discrepancies=tuple(
-                    OpenDiscrepancy(row["id"], row["reason"], row["amount_usd"], ages[row["id"]]) for row in open_rows
+                    OpenDiscrepancy(row["id"], row["reason"], row["amount_usd"], row["age_months"]) for row in open_rows
                 ),
                 signatures=stands.holding,
                 withdrawn=stands.withdrawn,
                 why=stands.why,
             )
         )
-        before = period
     return tuple(found)
 
 
@@ -380,10 +375,10 @@ class _Job:
     @property
     def earlier(self) -> tuple[ledger.Revision, ...]:
         """The months before this one, of its year and the very last, as they were published last; oldest first."""
-        shelf, previous = self.room.shelf, self.period.previous
+        before = [period for period in self.room.shelf.periods() if period < self.period]
         year = f"{self.period}"[:5]
-        taken = [p for p in shelf.periods() if p == previous or (f"{p}".startswith(year) and p < self.period)]
-        return tuple(revision for p in taken if (revision := shelf.newest(p)) is not None)
+        taken = [period for period in before if period == before[-1] or f"{period}".startswith(year)]
+        return tuple(revision for period in taken if (revision := self.room.shelf.newest(period)) is not None)
 
     @property
     def corrections(self) -> tuple[restate.Correction, ...]:
@@ -720,6 +715,14 @@ _CHARGEBACK = {
     "payable_usd": "DECIMAL(38, 2)",
 }
 _KIND = {"workspace_id": "VARCHAR", "model": "VARCHAR", "service_tier": "VARCHAR", "meter": "VARCHAR"}
+CARRIED = {
+    **dict.fromkeys(
+        ("id", "reason", "log", "workspace_id", "workspace_name", "model", "service_tier", "meter"), "VARCHAR"
+    ),
+    **dict.fromkeys(("api_key_id", "api_key_name", "opened_in"), "VARCHAR"),
+    "closing_usd": "DECIMAL(38, 12)",
+}
+"""What is carried forward: columns of ``report.rollforward``."""
 _MONTH_BEFORE = {
     "spend": {
         "cost_center": "VARCHAR",
@@ -766,9 +769,21 @@ def _take_from_earlier(
                 for name in written & before.keys():  # a ledger of an older version has none of them
                     columns = ", ".join(_MONTH_BEFORE[name])
                     before[name] = published.execute(f"select {columns} from allocated.{name} order by all").fetchall()
+    ledger.insert(connection, "source.earlier_open", CARRIED, _open_before(earlier[-1]) if earlier else ())
     ledger.insert(connection, "source.earlier_chargeback", _CHARGEBACK, chargeback)
     for name, columns_of in _MONTH_BEFORE.items():
         ledger.insert(connection, f"source.earlier_{name}", columns_of, before[name])
+
+
+def _open_before(revision: ledger.Revision) -> Sequence[tuple[object, ...]]:
+    """What an earlier month left open, to be carried forward."""
+    with ledger.reading(revision.path) as published:
+        if not published.execute("select 1 from duckdb_views() where view_name = 'rollforward'").fetchall():
+            return ()  # a ledger of an older version
+        columns = ", ".join(CARRIED)
+        return published.execute(
+            f"select {columns} from report.rollforward where closing_usd > 0 order by id"
+        ).fetchall()
 
 
 def _warn_of_old_prices(connection: duckdb.DuckDBPyConnection, book: PriceBook, period: Period) -> None:
@@ -804,8 +819,10 @@ def _open(connection: duckdb.DuckDBPyConnection) -> tuple[Row, ...]:
     return tuple(
         ledger.rows(
             connection,
-            "select discrepancy.* from report.discrepancy as discrepancy join report.finding as finding using (id)"
-            " where finding.state = 'discrepancy'"
+            "select discrepancy.*, carried.age_months"
+            " from report.discrepancy as discrepancy"
+            " join report.rollforward as carried using (id)"
+            " where carried.closing_usd > 0"
             " order by abs(discrepancy.amount_usd) desc, discrepancy.moved_usd desc, id",
         )
     )

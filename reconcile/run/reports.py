@@ -16,7 +16,7 @@ SUMS = "SHA256SUMS"
 FIGURES = ("cell", "usage", "bridge", "discrepancy", "allocation", "chargeback")
 """The views that a signature is for."""
 
-_FIRST = ("index.html", "discrepancy.html", "allocation.html")
+_FIRST = ("index.html", "discrepancy.html", "allocation.html", "rollforward.html")
 """The order in which people read: these pages, then the statements, then tables."""
 
 

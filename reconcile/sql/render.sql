@@ -3,13 +3,14 @@
 --
 -- Public (grain): summary (one row), cell (a cell), usage (a cell and API key), bridge (a total or step),
 --   discrepancy (a finding), allocation (a part), chargeback (a cost center, and `unallocated`).
---   restatement (a cell of an earlier month that was corrected after it was closed), restatement_part (such a cell and a
+--   rollforward (a discrepancy that was open or is), restatement (a cell of an earlier month that was corrected after it was closed), restatement_part (such a cell and a
 --   cost center). What they amount to is beside billed, never inside.
 -- For the pages (grain):
 --   run                  one row: the run's parameters, whether the month is complete, what the result rests on
 --   verdict              one row: what the discrepancies add up to, and what of the explained is only located
 --   finding              a finding, with names, a state (discrepancy | accepted | expected | tolerated), and
 --                        misplaced_usd: what it moved where that is more than what it amounts to
+--   restated             (month of the charge, workspace, model): the same in sums
 --   finding_state        one of those states: its findings and what they sum to
 --   daily, by_workspace, by_model, by_tier, by_meter   a day; a value of that dimension
 --   price_variance       (model, service_tier, meter) where billed differs from reported quantity x price book
@@ -200,6 +201,23 @@ from source.restatement
 order by
     period_of_charge, day, workspace_id, model, service_tier, context_window, inference_geo, speed, meter;
 
+-- The same by month, workspace and model, for the page.
+create or replace view report.restated as
+select
+    restatement.period_of_charge,
+    restatement.workspace_id,
+    workspace.name as workspace_name,
+    restatement.model,
+    min(restatement.day) as day_from,
+    max(restatement.day) as day_to,
+    count(*)::bigint as charges,
+    sum(restatement.amount_usd)::decimal(38, 12) as amount_usd
+from source.restatement as restatement
+left join source.workspace as workspace on workspace.workspace_id = restatement.workspace_id
+group by restatement.period_of_charge, restatement.workspace_id, workspace.name, restatement.model
+order by
+    restatement.period_of_charge, abs(sum(restatement.amount_usd)) desc, restatement.workspace_id, restatement.model;
+
 create or replace view report.restatement_part as
 select
     period_of_charge,
@@ -320,6 +338,57 @@ select
         select max(running_usd) from report.bridge where kind = 'total' and reason = 'invoiced'
     )::decimal(38, 12) as invoiced_usd
 from report.finding;
+
+-- Open discrepancies from month to month, by their stable id, in what each has in question (`moved_usd`).
+-- opening + new - cleared - accepted = closing. A cause that is there again has its size of this month: what it grew by is
+-- new, what it shrank by is cleared. The closing column adds up to what the first page has in question.
+create or replace view report.rollforward as
+with found as (
+    select * from report.finding where state in ('discrepancy', 'accepted')
+),
+side as (
+    select
+        coalesce(found.id, opening.id) as id,
+        coalesce(found.reason, opening.reason) as reason,
+        coalesce(found.log, opening.log) as log,
+        coalesce(found.workspace_id, opening.workspace_id) as workspace_id,
+        coalesce(found.workspace_name, opening.workspace_name) as workspace_name,
+        coalesce(found.model, opening.model) as model,
+        coalesce(found.service_tier, opening.service_tier) as service_tier,
+        coalesce(found.meter, opening.meter) as meter,
+        coalesce(found.api_key_id, opening.api_key_id) as api_key_id,
+        coalesce(found.api_key_name, opening.api_key_name) as api_key_name,
+        coalesce(opening.opened_in, run.period) as opened_in,
+        coalesce(opening.closing_usd, 0) as opening_usd,
+        coalesce(found.moved_usd, 0) as found_usd,
+        coalesce(found.state = 'accepted', false) as accepted,
+        date_diff('month', (coalesce(opening.opened_in, run.period) || '-01')::date, run.start_on) + 1 as age_months,
+    from found
+    full join source.earlier_open as opening on opening.id = found.id
+    cross join source.run as run
+)
+select
+    side.id,
+    side.reason,
+    reason.title,
+    side.log,
+    side.workspace_id,
+    side.workspace_name,
+    side.model,
+    side.service_tier,
+    side.meter,
+    side.api_key_id,
+    side.api_key_name,
+    side.opened_in,
+    side.age_months::integer as age_months,
+    side.opening_usd::decimal(38, 12) as opening_usd,
+    greatest(side.found_usd - side.opening_usd, 0)::decimal(38, 12) as new_usd,
+    greatest(side.opening_usd - side.found_usd, 0)::decimal(38, 12) as cleared_usd,
+    if(side.accepted, side.found_usd, 0)::decimal(38, 12) as accepted_usd,
+    if(side.accepted, 0, side.found_usd)::decimal(38, 12) as closing_usd
+from side
+left join explained.reason on reason.reason = side.reason
+order by closing_usd desc, opening_usd desc, accepted_usd desc, side.id;
 
 create or replace view report.finding_state as
 select
@@ -956,6 +1025,16 @@ select reason, findings_usd, bridge_usd
 from findings
 full join steps using (reason)
 where coalesce(findings_usd, 0) <> coalesce(bridge_usd, 0);
+
+create or replace view checks.published_rollforward_does_not_add_up as
+select id, opening_usd, new_usd, cleared_usd, accepted_usd, closing_usd
+from report.rollforward
+where opening_usd + new_usd - cleared_usd - accepted_usd <> closing_usd
+union all
+select 'all', null, null, null, verdict.discrepancy_usd, carried.closing_usd
+from (select coalesce(sum(closing_usd), 0) as closing_usd from report.rollforward) as carried
+cross join report.verdict as verdict
+where carried.closing_usd <> verdict.discrepancy_usd;
 
 create or replace view checks.published_cell_without_status as
 select day, workspace_id, model, service_tier, meter, difference_usd
