@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format lint types contract bench score kills golden clean
+.PHONY: help setup demo test check format lint types contract bench score kills audit golden clean
 
 help:  ## List the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,13 @@ contract: $(READY)  ## Check that imports point down.
 	$(BIN)/lint-imports
 
 check: lint types contract test  ## Everything CI checks; the tests come last.
+
+audit:  ## Ask for known vulnerabilities of the pinned packages; what is found stands in .venv/audit/found.json.
+	$(PYTHON) -m venv $(VENV)/audit
+	rm -f $(VENV)/audit/found.json
+	$(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	$(VENV)/audit/bin/pip-audit --requirement .ci/constraints.txt --no-deps --disable-pip --progress-spinner off \
+	    --format json --output $(VENV)/audit/found.json
 
 golden: $(READY)  ## Write the golden files anew, for review.
 	$(BIN)/python -m pytest --update-goldens

@@ -725,6 +725,10 @@ class Journal(_Model):
     template: Literal["generic", "datev", "netsuite", "quickbooks", "xero"] = Field(
         "generic", description="The layout that the accounting system takes"
     )
+    accrue: Literal["billed", "run_rate"] = Field(
+        "billed",
+        description="Of a running month: billed is what was billed by now, run_rate estimates the days that remain too",
+    )
     credit_account: str | None = Field(None, description="What is owed to the provider, or paid in advance; in quotes")
     cost_account: str | None = Field(None, description="Of cost centers that name no account; in quotes")
     unallocated_account: str | None = Field(None, description="Of what is unallocated; in quotes")
@@ -763,6 +767,17 @@ class Notify(_Model):
         return self
 
 
+class Retention(_Model):
+    """How long what is not a figure is kept, for `reconcile purge`. It changes no figure."""
+
+    requests_days: Annotated[int, Field(ge=1, strict=True)] | None = Field(
+        None, description="Days after the month's end that request rows stay in the ledger; null is for good"
+    )
+    raw_days: Annotated[int, Field(ge=1, strict=True)] | None = Field(
+        None, description="Days after the month's end that raw pages of a closed month are kept; null is for good"
+    )
+
+
 class Config(_Model):
     """The whole file."""
 
@@ -781,6 +796,8 @@ class Config(_Model):
     schedule: Schedule = Field(default=Schedule(), description="When `reconcile schedule` closes")
     notify: list[Notify] = Field([], description="Who is told how a close ended")
     metrics: Located | None = Field(None, description="A file of the last close's figures, for Prometheus")
+
+    retention: Retention = Field(default=Retention(), description="How long what is not a figure is kept")
 
     _base_dir: Path = PrivateAttr(default=Path())
 
@@ -848,8 +865,8 @@ def config_digest(config: Config) -> str:
     """SHA-256, in hex, over everything in the config that a result depends on, defaults included.
 
     Not over where the pages come from and where results go (base_url, key, data_dir), nor over when (schedule), who is
-    told (notify, metrics) and how it is booked (journal): the pages themselves are digested. Paths count as they were
-    written, so that a folder may be moved.
+    told (notify, metrics), how it is booked (journal) and how long it is kept (retention): the pages themselves are
+    digested. Paths count as they were written, so that a folder may be moved.
     """
     content = config.model_dump(
         mode="json",
@@ -860,6 +877,7 @@ def config_digest(config: Config) -> str:
             "notify": True,
             "metrics": True,
             "journal": True,
+            "retention": True,
             "billing": {"base_url": True, "key": True},
         },
     )

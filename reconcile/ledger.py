@@ -236,9 +236,12 @@ class Shelf:
 
     def newest(self, period: Period) -> Revision | None:
         """The newest revision of a period, None when there is none."""
+        return next(reversed(self.revisions(period)), None)
+
+    def revisions(self, period: Period) -> list[Revision]:
+        """Every revision of a period, oldest first."""
         found = (_REVISION.fullmatch(path.name) for path in self.folder.glob(f"{period}.r*.duckdb"))
-        numbers = [int(match[2]) for match in found if match]
-        return self._revision(period, max(numbers)) if numbers else None
+        return [self._revision(period, number) for number in sorted(int(match[2]) for match in found if match)]
 
     def periods(self) -> list[Period]:
         """Every period with a revision, in order."""

@@ -67,7 +67,7 @@ class Register:
             found.append(entry)
         return found
 
-    def append(self, event: str, **facts: str | int | bool | Mapping[str, str]) -> dict[str, Any]:
+    def append(self, event: str, **facts: str | int | bool | Mapping[str, str] | Sequence[str]) -> dict[str, Any]:
         """Add one line and wait until it is on the disk; returns it as it stands there. For one process at a time."""
         whole = self._whole()
         before = sha256(whole.splitlines()[-1]).hexdigest() if whole else ""
@@ -217,6 +217,24 @@ def last_published(entries: Sequence[Entry], period: Period, revision: int) -> E
         if entry["period"] == str(period) and entry.get("revision") == revision and "reports_digest" in entry
     )
     return next(told, {})
+
+
+def ledger_sha256(entries: Sequence[Entry], period: Period, revision: int) -> str | None:
+    """The digest of a revision's file as it was written last; None where no line tells it."""
+    told = (
+        entry["ledger_sha256"]
+        for entry in reversed(entries)
+        if entry["period"] == str(period) and entry.get("revision") == revision and "ledger_sha256" in entry
+    )
+    return next(told, None)
+
+
+def is_purged(entries: Iterable[Entry], period: Period, revision: int) -> bool:
+    """Whether a revision has lost its request rows."""
+    return any(
+        (entry["event"], entry["period"], entry.get("revision")) == ("purge", str(period), revision)
+        for entry in entries
+    )
 
 
 def changed(before: Mapping[str, str] | None, after: Mapping[str, str] | None) -> str:

@@ -100,6 +100,22 @@ def test_a_month_that_is_not_over_is_accrued_and_reversed(tmp_path):
     assert rows[0]["memo"] == "Accrual, Claude API 2026-10 through 2026-10-20"
 
 
+def test_the_days_that_remain_are_estimated_only_if_asked_for(tmp_path):
+    """With `accrue: run_rate` they are entries of their own, by cost center, and reversed as the accrual is."""
+    with three_dollars(tmp_path, through_on="2026-10-20") as connection:
+        section = ACCOUNTS | {"accrue": "run_rate"}
+        rows = records(journal(connection, tmp_path, **section)["2026-10-journal-generic.csv"])
+    estimate = [row for row in rows if row["entry"] == "2026-10-r1-estimate"]
+    assert [(row["cost_center"], row["debit_usd"]) for row in estimate if row["cost_center"]] == [
+        ("CC-1", "0.83"), ("CC-2", "0.55"), ("CC-3", "0.28"), ("unallocated", "0.14"),
+    ]  # fmt: skip
+    assert estimate[0]["memo"] == "Estimate, Claude API 2026-10, 11 days at the mean of 20"
+    assert dollars([row for row in rows if row["entry"] == "2026-10-r1-accrual"], "debit_usd") == Decimal("3.25")
+    assert {row["date"] for row in rows if row["entry"] == "2026-10-r1-estimate-reversal"} == {"2026-11-01"}
+    for account in {row["account"] for row in rows}:
+        assert dollars([row for row in rows if row["account"] == account], "signed_usd") == 0
+
+
 def test_what_the_cost_report_does_not_hold_is_an_entry_of_its_own(tmp_path):
     """Corrections of earlier months by month, the rest of `other_usd` apart; all of `payable_usd` is booked."""
     with three_dollars(tmp_path) as connection:

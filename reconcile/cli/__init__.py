@@ -526,6 +526,30 @@ def verify(*, config_path: Path, as_json: bool) -> int:
     return 0
 
 
+@commands.command()
+@_config
+@_json
+@_now
+def purge(*, config_path: Path, as_json: bool, now: datetime | None) -> int:
+    """Remove request rows and raw pages that need not be kept any longer.
+
+    As `retention` of the config says. Every figure stays, and so does the proof that nothing else was changed.
+    """
+    from reconcile import run  # noqa: PLC0415
+    from reconcile.config import load_config  # noqa: PLC0415
+
+    purged = run.purge(load_config(config_path), now=_clock(now))
+    if as_json:
+        say_json({"exit": 0, **vars(purged)})
+    else:
+        say(
+            f"{counted(purged.rows, 'request row')} removed from {counted(len(purged.revisions), 'revision')}"
+            f"{''.join(f', {name}' for name in purged.revisions)}.",
+            f"{counted(len(purged.raw), 'pull')} removed{''.join(f', {name}' for name in purged.raw)}.",
+        )
+    return 0
+
+
 def _say_standing(stands: "Standing", *, as_json: bool) -> None:
     if as_json:
         signed = [vars(signature) for signature in stands.signatures]

@@ -74,7 +74,8 @@ def read_book(connection: duckdb.DuckDBPyConnection, config: Config) -> Book:
 
     A complete month is booked on its last day: what was used (``cost``), what earlier months were corrected by
     (``correction``), what else the cost report does not hold (``other``). A month that is not over is one ``accrual``
-    and its ``reversal`` on the first of the next month.
+    and its ``reversal`` on the first of the next month; where ``journal.accrue`` asks for it, an ``estimate`` of the
+    days that remain stands beside it in entries of its own.
     Raises ``ConfigError`` where the template needs an account that nobody named.
     """
     run = ledger.rows(connection, "select * from report.run")[0]
@@ -83,11 +84,14 @@ def read_book(connection: duckdb.DuckDBPyConnection, config: Config) -> Book:
     payers = _payers(connection)
     if run["provisional"]:
         postings = tuple(_accrued(month, payers))
+        if config.journal.accrue == "run_rate":
+            postings += tuple(_estimated(month, payers))
     else:
         postings = tuple(_booked(month, payers, _corrections(connection)))
     accounts.refuse_unnamed()
     expected_usd = sum((payer.payable_usd for payer in payers), Decimal("0.00"))
-    booked_usd = sum((posting.amount_usd for posting in postings if posting.kind != "reversal"), Decimal("0.00"))
+    known = (posting for posting in postings if posting.kind not in {"reversal", "estimate"})
+    booked_usd = sum((posting.amount_usd for posting in known), Decimal("0.00"))
     if booked_usd != expected_usd:
         raise InvariantError(
             "export journal",
@@ -250,15 +254,32 @@ def _accrued(month: _Month, payers: Sequence[_Payer]) -> Iterator[Posting]:
     accrual = [
         month.posting("accrual", payer, payer.payable_usd, f"Accrual, {what}") for payer in payers if payer.payable_usd
     ]
-    yield from accrual
-    for posting in accrual:
+    yield from _with_reversal(month, accrual, "reversal", f"Reversal of accrual, {what}")
+
+
+def _estimated(month: _Month, payers: Sequence[_Payer]) -> Iterator[Posting]:
+    """What the days that remain may cost, at the mean of the complete ones; what is not of use is not estimated."""
+    complete, remaining = month.through_on.day, (month.last_on - month.through_on).days
+    what = f"Claude API {month.period}, {remaining} days at the mean of {complete}"
+    estimate = [
+        month.posting("estimate", payer, amount_usd, f"Estimate, {what}")
+        for payer in payers
+        if (amount_usd := money.cents(payer.total_usd * remaining / complete))
+    ]
+    yield from _with_reversal(month, estimate, "estimate-reversal", f"Reversal of estimate, {what}")
+
+
+def _with_reversal(month: _Month, postings: Sequence[Posting], entry: str, memo: str) -> Iterator[Posting]:
+    """Postings, and what takes them back on the day after the month."""
+    yield from postings
+    for posting in postings:
         yield replace(
             posting,
-            entry=f"{month.period}-r{month.revision}-reversal",
+            entry=f"{month.period}-r{month.revision}-{entry}",
             kind="reversal",
             posted_on=month.last_on + timedelta(days=1),
             amount_usd=-posting.amount_usd,
-            memo=f"Reversal of accrual, {what}",
+            memo=memo,
         )
 
 

@@ -30,9 +30,19 @@ from reconcile.export import Exported, FocusOptions, Kind
 from reconcile.export import export as write_export
 from reconcile.period import Period
 from reconcile.prices import PriceBook
-from reconcile.register import Signature, Standing, State, changed, last_published, standing
+from reconcile.register import (
+    Signature,
+    Standing,
+    State,
+    changed,
+    is_purged,
+    last_published,
+    ledger_sha256,
+    standing,
+)
 from reconcile.run import gates, reports, restate
 from reconcile.run.proof import ChangedError, Proof, verify
+from reconcile.run.retention import Purged, purge
 from reconcile.run.room import Room, file_sha256
 from reconcile.run.signing import approve, reopen
 
@@ -43,12 +53,14 @@ __all__ = [
     "Outcome",
     "PeriodStatus",
     "Proof",
+    "Purged",
     "Rechecked",
     "approve",
     "close",
     "directory",
     "explanation",
     "export",
+    "purge",
     "reach",
     "recheck",
     "reopen",
@@ -528,8 +540,11 @@ def _close(job: _Job, pulled: load.Pull, *, final: bool) -> Outcome:
     """
     inputs = job.inputs(pulled)
     current = job.room.shelf.newest(job.period)
-    stands = standing(job.room.register.entries(), job.period)
+    entries = job.room.register.entries()
+    stands = standing(entries, job.period)
     is_same = current is not None and _input_digest(current) == inputs.digest
+    if final and not stands.is_closed and current is not None and is_purged(entries, job.period, current.number):
+        is_same = False  # its gates ask for the rows that it has no more
     if stands.is_closed and not is_same:
         raise _closed_already(stands, inputs)
     if is_same and current is not None:
@@ -563,9 +578,10 @@ class _Closed:
 def _close_again(job: _Job, revision: ledger.Revision, stands: Standing, inputs: "_Inputs", *, final: bool) -> _Closed:
     """The revision that the inputs gave before, for good where that is asked for now; its reports are made good."""
     room = job.room
-    last = last_published(room.register.entries(), job.period, revision.number)
+    entries = room.register.entries()
+    last = last_published(entries, job.period, revision.number)
     with ledger.reading(revision.path) as connection:
-        judged = _judge(job, connection, inputs, revision.number, final=final)
+        judged = _judge(job, connection, inputs, revision.number, final=final, is_closed=stands.is_closed)
         after = stands.after(judged.facts)
         is_shown = after.shown == stands.shown and last.get("reports_digest") == reports.digest(
             room.reports(job.period)
@@ -575,8 +591,8 @@ def _close_again(job: _Job, revision: ledger.Revision, stands: Standing, inputs:
                 aside = reports.render_aside(connection, room.reports(job.period), after)
     if not is_shown:
         aside.swap_in()
-    ledger_sha256 = last.get("ledger_sha256") or file_sha256(revision.path)
-    return _Closed(revision, _register_close(job, judged, ledger_sha256), judged.unmet)
+    written = ledger_sha256(entries, job.period, revision.number) or file_sha256(revision.path)
+    return _Closed(revision, _register_close(job, judged, written), judged.unmet)
 
 
 def _publish(job: _Job, pulled: load.Pull, inputs: "_Inputs", number: int, stands: Standing, *, final: bool) -> _Closed:
@@ -601,8 +617,17 @@ class _Judged:
     unmet: tuple[gates.GateError, ...]
 
 
-def _judge(job: _Job, connection: duckdb.DuckDBPyConnection, inputs: "_Inputs", number: int, *, final: bool) -> _Judged:
-    unmet = gates.unmet(connection, job.config, job.period) if final else ()
+def _judge(
+    job: _Job,
+    connection: duckdb.DuckDBPyConnection,
+    inputs: "_Inputs",
+    number: int,
+    *,
+    final: bool,
+    is_closed: bool = False,
+) -> _Judged:
+    """Look at the gates where the month is to be closed for good, and is not yet."""
+    unmet = gates.unmet(connection, job.config, job.period) if final and not is_closed else ()
     facts = {
         "event": "close",
         "period": str(job.period),
@@ -616,10 +641,10 @@ def _judge(job: _Job, connection: duckdb.DuckDBPyConnection, inputs: "_Inputs", 
     return _Judged(facts, unmet)
 
 
-def _register_close(job: _Job, judged: _Judged, ledger_sha256: str) -> Standing:
+def _register_close(job: _Job, judged: _Judged, written: str) -> Standing:
     job.room.register.append(
         **judged.facts,
-        ledger_sha256=ledger_sha256,
+        ledger_sha256=written,
         reports_digest=reports.digest(job.room.reports(job.period)),
     )
     return standing(job.room.register.entries(), job.period)

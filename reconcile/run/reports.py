@@ -1,6 +1,7 @@
 """The reports of a period: rendered aside, swapped in as a whole, told by their digest."""
 
 import shutil
+from collections.abc import Collection
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -74,16 +75,18 @@ def files(folder: Path) -> tuple[Path, ...]:
 
 def figures_digest(connection: duckdb.DuckDBPyConnection) -> str:
     """SHA-256 over every figure that is published, whatever revision it stands in and whatever it was made from."""
-    held = {name for (name,) in connection.execute(_REPORT_VIEWS).fetchall()}
-    lines = []
-    for view in FIGURES:
-        if view in held:
-            (found,) = connection.execute(
-                "select sha256(coalesce(string_agg(line, chr(10) order by line), ''))"
-                f" from (select sha256(row::varchar) as line from report.{view} as row)"
-            ).fetchall()
-            lines.append(f"{view} {found[0]}")
-    return sha256("\n".join(lines).encode()).hexdigest()
+    digests = view_digests(connection, FIGURES)
+    return sha256("\n".join(f"{view} {digests[view]}" for view in FIGURES if view in digests).encode()).hexdigest()
 
 
-_REPORT_VIEWS = "select view_name from duckdb_views() where schema_name = 'report'"
+def view_digests(connection: duckdb.DuckDBPyConnection, views: Collection[str] = ()) -> dict[str, str]:
+    """SHA-256 over the rows of report views, whatever their order; by default of all of them."""
+    held = connection.execute("select view_name from duckdb_views() where schema_name = 'report'").fetchall()
+    digests = {}
+    for view in sorted(name for (name,) in held if not views or name in views):
+        (found,) = connection.execute(
+            "select sha256(coalesce(string_agg(line, chr(10) order by line), ''))"
+            f" from (select sha256(row::varchar) as line from report.{view} as row)"
+        ).fetchall()
+        digests[view] = found[0]
+    return digests
