@@ -93,6 +93,8 @@ def outcome(**changes: object) -> SimpleNamespace:
                 "direct_usd": Decimal("60.00"),
                 "shared_usd": Decimal("30.00"),
                 "total_usd": Decimal("90.00"),
+                "other_usd": Decimal("0.00"),
+                "payable_usd": Decimal("90.00"),
             },
             {
                 "cost_center": "unallocated",
@@ -100,6 +102,8 @@ def outcome(**changes: object) -> SimpleNamespace:
                 "direct_usd": Decimal("10.00"),
                 "shared_usd": Decimal("0.00"),
                 "total_usd": Decimal("10.00"),
+                "other_usd": Decimal("0.00"),
+                "payable_usd": Decimal("10.00"),
             },
         ),
         "warnings": ("a pool has no direct cost",),
