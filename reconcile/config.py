@@ -750,6 +750,9 @@ class Schedule(_Model):
     time: Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")] = Field("06:00", description="Hours:minutes")
     time_zone: TimeZone = Field("UTC", description="IANA name")
     provisional: bool = Field(False, strict=True, description="Close the running month each day too")
+    recheck_days: Annotated[int, Field(ge=1, strict=True)] | None = Field(
+        30, description="Days after its end at which a closed month is rechecked once; null is never"
+    )
 
 
 class Notify(_Model):

@@ -122,7 +122,8 @@ class Standing:
 
     ``open`` until it has a revision, ``provisional`` until one is final, then ``closed``; ``reopened`` until the next
     final one; ``restated`` when a recheck found that a closed one moved. ``at`` is the instant of the last close,
-    ``closed_at`` that of the final one that counts, ``why`` the reason of the reopening; empty where there is none.
+    ``closed_at`` that of the final one that counts, ``why`` the reason of the reopening,
+    ``rechecked_at`` the instant of the last recheck since it was closed; empty where there is none.
     Signatures come in the order in which they were given, also those that no longer hold.
     """
 
@@ -132,6 +133,7 @@ class Standing:
     at: str = ""
     closed_at: str = ""
     why: str = ""
+    rechecked_at: str = ""
     figures_digest: str = ""
     inputs: Mapping[str, str] | None = None
     signatures: tuple[Signature, ...] = ()
@@ -175,7 +177,7 @@ class Standing:
                 signatures = self._withdrawn(f"reopened: {entry['reason']}")
                 return replace(self, state="reopened", closed_at="", why=entry["reason"], signatures=signatures)
             case "recheck" if self.is_closed:
-                return replace(self, state="restated" if entry["moved"] else "closed")
+                return replace(self, state="restated" if entry["moved"] else "closed", rechecked_at=entry["at"])
         return self
 
     def _after_close(self, entry: Entry) -> "Standing":
@@ -191,6 +193,7 @@ class Standing:
             at=entry["at"],
             closed_at=entry["at"] if closes else self.closed_at,
             why="" if closes else self.why,
+            rechecked_at="" if closes else self.rechecked_at,
             figures_digest=figures,
             inputs=inputs,
             signatures=signatures,

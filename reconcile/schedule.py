@@ -6,7 +6,7 @@ and daylight saving time need no case of their own.
 
 import fcntl
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -25,10 +25,11 @@ _HOUR = timedelta(hours=1)
 
 @dataclass(frozen=True)
 class Step:
-    """One thing to do: a final close, or a provisional one."""
+    """One thing to do: a final close, a provisional one, or a recheck."""
 
     period: Period
     final: bool
+    recheck: bool = False
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,11 @@ class Attempt:
 
 
 def due(
-    schedule: Schedule, states: Mapping[Period, str], attempts: Mapping[Step, Attempt], now: datetime
+    schedule: Schedule,
+    states: Mapping[Period, str],
+    attempts: Mapping[Step, Attempt],
+    now: datetime,
+    unchecked: Collection[Period] = (),
 ) -> tuple[Step, ...]:
     """What is to be done now, oldest month first.
 
@@ -48,6 +53,7 @@ def due(
     time of the month after, for every month since the first one that was closed (without any: for the last complete
     one), until it is closed; one that somebody reopened is theirs. Where it was refused it is tried again the next
     day, where a source did not answer in an hour. With ``provisional`` the running month is closed once a day too.
+    A closed month of ``unchecked``, those that were not rechecked since, is due ``recheck_days`` after its end.
     """
     last = Period.last_complete(now)
     steps = [
@@ -58,6 +64,10 @@ def due(
     running = last.next
     if schedule.provisional and running.through_on(now) is not None:
         steps.append(Step(running, final=False))
+    if schedule.recheck_days is not None:
+        until = now.astimezone(UTC).date() - timedelta(days=schedule.recheck_days)
+        closed = (period for period in sorted(unchecked) if states.get(period) == "closed" and period.end_on <= until)
+        steps += [Step(period, final=False, recheck=True) for period in closed]
     return tuple(step for step in steps if _is_due(step, schedule, attempts.get(step), now))
 
 

@@ -137,6 +137,7 @@ class FakePeriod:
     signatures: tuple[object, ...] = ()
     withdrawn: tuple[object, ...] = ()
     why: str = ""
+    rechecked_at: str = ""
 
 
 def explanation(**changes: object) -> SimpleNamespace:

@@ -117,6 +117,12 @@ def test_a_state_follows_from_what_happened(entries, state, closed_at):
     assert stands.is_closed == (state in {"closed", "restated"})
 
 
+def test_a_recheck_counts_for_what_is_closed():
+    """When a month was rechecked last is forgotten when it is closed anew."""
+    assert standing([FINAL, UNMOVED], OCTOBER).rechecked_at == "2026-12-01T09:00:00Z"
+    assert standing([FINAL, MOVED, REOPENED, closed(2, final=True)], OCTOBER).rechecked_at == ""
+
+
 def test_signatures_hold_while_the_figures_are_the_same():
     """The preparer comes first; another revision with the same figures takes nothing away."""
     stands = standing([FINAL, signed("reviewer", "Ben"), signed("preparer", "Ann"), closed(2)], OCTOBER)

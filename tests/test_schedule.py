@@ -146,6 +146,27 @@ def events(process, until: str) -> list[dict[str, object]]:
     pytest.fail(f"no {until!r} among {found}, stderr: {process.stderr.read()}")
 
 
+@pytest.mark.parametrize(
+    ("now", "states", "expected"),
+    [
+        ("2026-11-30T12:00", {"2026-10": "closed"}, []),
+        ("2026-12-01T06:00", {"2026-10": "closed"}, ["2026-10"]),
+        ("2026-12-01T06:00", {"2026-10": "provisional"}, []),
+        ("2027-03-01T12:00", {"2026-10": "closed", "2026-11": "restated", "2026-12": "closed"}, ["2026-10", "2026-12"]),
+    ],
+)
+def test_a_closed_month_is_rechecked_once_thirty_days_after_its_end(now, states, expected):
+    """Until it was rechecked; with `recheck_days: null` never, and never a month that is not closed."""
+    known = {Period.parse(month): state for month, state in states.items()}
+
+    def rechecks(unchecked, **asked):
+        found = due(Schedule(**asked), known, {}, at(now), unchecked)
+        return [str(step.period) for step in found if step.recheck]
+
+    assert rechecks(known) == expected
+    assert rechecks([]) == rechecks(known, recheck_days=None) == []
+
+
 def test_a_month_is_closed_told_and_left_on_sigterm(tmp_path, simulated):
     """At its start it catches up on the last month, tells how it ended, refuses a second one, and ends on SIGTERM."""
     with simulated.serve(port=0) as server, scheduled(tmp_path, simulated, server.url) as process:

@@ -28,12 +28,17 @@ class Scheduled:
         """Close everything that is due. An expected failure is a line of the log, and so is a bug."""
         try:
             config = load_config(self._config_path)
-            states = {Period.parse(one.period): one.state for one in run.status(config)}
+            known = {Period.parse(one.period): one for one in run.status(config)}
         except ReconcileError as error:
             self.log("failed", exit=error.exit_code, error=str(error))
             return
-        for step in due(config.schedule, states, self._attempts, self._clock()):
-            self._close(config, step)
+        states = {period: one.state for period, one in known.items()}
+        unchecked = [period for period, one in known.items() if not one.rechecked_at]
+        for step in due(config.schedule, states, self._attempts, self._clock(), unchecked):
+            if step.recheck:
+                self._recheck(config, step)
+            else:
+                self._close(config, step)
 
     def log(self, event: str, **fields: object) -> None:
         """One line: an object for programs, a sentence for people."""
@@ -63,6 +68,26 @@ class Scheduled:
         finally:
             self._attempts[step] = Attempt(began_at, exit_code)
             self.log("close ended", **named, exit=exit_code, **_figures(ending), error=error)
+
+    def _recheck(self, config: Config, step: Step) -> None:
+        began_at, month = self._clock(), str(step.period)
+        self.log("recheck begins", month=month)
+        exit_code, found, error = BUG, None, None
+        try:
+            found = run.recheck(config, period=step.period, now=self._clock())
+            exit_code = 0
+        except ReconcileError as refusal:
+            exit_code, error = refusal.exit_code, str(refusal)
+        except KeyboardInterrupt:
+            exit_code = INTERRUPTED
+            raise
+        except Exception as bug:  # noqa: BLE001 - as of a close
+            error = f"{type(bug).__name__}: {bug}"
+            say("".join(traceback.format_exception(bug)), err=True)
+        finally:
+            self._attempts[step] = Attempt(began_at, exit_code)
+            moved = {"moved_usd": found.amount_usd, "booked_in": found.booked_in} if found else {}
+            self.log("recheck ended", month=month, exit=exit_code, **moved, error=error)
 
     def _run(self, config: Config, step: Step) -> run.Outcome:
         return run.close(config, period=step.period, now=self._clock(), final=step.final)

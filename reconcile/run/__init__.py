@@ -126,7 +126,8 @@ class PeriodStatus:
     """Where a period stands; of one that is ``open`` nothing is published, and its figures are None.
 
     ``closed_at`` is the instant of the final close, of a month without one that of the last close. ``signatures`` are
-    those that hold, ``withdrawn`` those that do not any more, with why. ``why`` is the reason of a reopening.
+    those that hold, ``withdrawn`` those that do not any more, with why. ``why`` is the reason of a reopening,
+    ``rechecked_at`` the instant of the last recheck of a closed month.
     """
 
     period: str
@@ -140,6 +141,7 @@ class PeriodStatus:
     signatures: tuple[Signature, ...]
     withdrawn: tuple[Signature, ...]
     why: str
+    rechecked_at: str = ""
 
 
 @dataclass(frozen=True)
@@ -297,6 +299,7 @@ def status(config: Config) -> tuple[PeriodStatus, ...]:
                 signatures=stands.holding,
                 withdrawn=stands.withdrawn,
                 why=stands.why,
+                rechecked_at=stands.rechecked_at,
             )
         )
     return tuple(found)
