@@ -137,6 +137,22 @@ def test_what_changes_the_figures_takes_the_signatures_away(tmp_path):
     assert "r3 has other figures" in page(desk)
 
 
+def test_a_signature_whose_page_was_cut_off_is_shown_by_the_next_close(desk, monkeypatch):
+    """Once its line is in the register it counts; the pages follow, byte for byte what they would have been."""
+
+    def crash(_aside):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run.reports.Aside, "swap_in", crash)
+        with pytest.raises(KeyboardInterrupt):
+            approve(desk, "Ann", "preparer")
+    assert "Ann" not in page(desk)
+    assert desk.close().published is False
+    assert "Signed by Ann, not yet by a reviewer" in page(desk)
+    run.verify(load_config(desk.config))
+
+
 def test_nobody_signs_what_was_not_published(desk):
     """An edited page, a changed ledger, a month without a close and a running one cannot be signed."""
     (desk.var / "reports" / "2026-10" / "bridge.csv").write_text("nothing")

@@ -4,16 +4,19 @@ import csv
 import json
 import shutil
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
 import pytest
+from month import bridge, cost
+from month import closed as closed_month
 from sites import Site, digests
 
-from reconcile import cli, ledger, run
-from reconcile.config import load_config
+from reconcile import cli, explain, ledger, run
+from reconcile.config import Invoice, load_config
 from reconcile.errors import NotReadyError
 from reconcile.period import Period
+from reconcile.run.restate import RESTATEMENT
 from reconcile.sandbox import Sandbox, Scenario
 from reconcile.sandbox.sandbox import KEY_VARIABLE
 
@@ -195,3 +198,28 @@ def test_only_a_closed_month_is_rechecked(site, november):
     """A provisional one is closed again instead."""
     with pytest.raises(NotReadyError, match="recheck 2026-11: it is provisional, expected closed"):
         recheck(site, november, month=NOVEMBER)
+
+
+def test_an_invoice_ties_out_with_what_was_restated(tmp_path):
+    """The step is what was restated, or the invoice's own line for earlier months, never both; the rest is residual."""
+    day = date(2026, 10, 5)
+    moved = ("2026-09", day, "wrkspc_a", None, None, None, None, None, "code_execution", 1, 4, 3)
+    with closed_month(tmp_path, [], [cost("2026-10-05", "1000", cost_type="session_usage", model=None)], []) as month:
+        ledger.insert(month, "source.restatement", RESTATEMENT, [moved])
+        for amount_usd, lines, expected in (
+            (None, [], {"billed": "10", "earlier_period": "3"}),
+            (13, [], {"billed": "10", "earlier_period": "3", "invoiced": "13"}),
+            (
+                15,
+                [("earlier_period", 3), ("tax", 2)],
+                {"billed": "10", "tax": "2", "earlier_period": "3", "invoiced": "15"},
+            ),
+            (14, [], {"billed": "10", "earlier_period": "3", "residual": "1", "invoiced": "14"}),
+        ):
+            made = [{"reason": reason, "amount_usd": usd} for reason, usd in lines]
+            invoice = {"period": "2026-10", "number": "1", "on": "2026-11-01", "amount_usd": amount_usd, "lines": made}
+            explain._book_invoice(month, Invoice.model_validate(invoice) if amount_usd else None)
+            ledger.run_sql(month, "explain/bridge")
+            found = bridge(month)
+            names = ("billed", "tax", "earlier_period", "residual", "invoiced")
+            assert {name: found[name] for name in names if name in found} == expected
