@@ -276,11 +276,13 @@ def test_parquet_keeps_decimals(month, folder, rows):
     """The same rows with amounts as decimals, and texts as they are: no apostrophe before a formula."""
     config = load_config(folder / "config.yaml")
     (path,) = export(month, "focus", folder / "out", config, FocusOptions(parquet=True)).files
-    kinds = {name: kind for name, kind, *_ in duckdb.execute(f"describe from '{path}'").fetchall()}
+    with closing(duckdb.connect()) as reader:
+        kinds = {name: kind for name, kind, *_ in reader.execute(f"describe from '{path}'").fetchall()}
+        summed = reader.execute(f"select sum(EffectiveCost), count(*) from '{path}'").fetchone()
+        names = {name for (name,) in reader.execute(f"select distinct SubAccountName from '{path}'").fetchall()}
     assert kinds["EffectiveCost"] == kinds["PricingQuantity"] == "DECIMAL(38,12)"
     assert kinds["ConsumedQuantity"] == "BIGINT"
-    assert duckdb.execute(f"select sum(EffectiveCost), count(*) from '{path}'").fetchone() == (total(rows), len(rows))
-    names = {name for (name,) in duckdb.execute(f"select distinct SubAccountName from '{path}'").fetchall()}
+    assert summed == (total(rows), len(rows))
     assert "=1+1 Platform" in names
     assert "'=1+1 Platform" in {row["SubAccountName"] for row in rows}
 
@@ -322,12 +324,11 @@ def test_the_rows_add_up_to_the_invoice(tmp_path):
 @contextmanager
 def macros():
     """A connection that knows the macros of export_focus.sql."""
-    connection = duckdb.connect()
     script = (ledger.files("reconcile") / "sql" / "export_focus.sql").read_text(encoding="utf-8")
     macro, _, _ = script.partition("-- Charges --")
-    connection.execute(macro)
-    yield connection
-    connection.close()
+    with closing(duckdb.connect()) as connection:
+        connection.execute(macro)
+        yield connection
 
 
 UNITS = st.integers(min_value=0, max_value=10**19)
