@@ -18,7 +18,7 @@ from logs import describe_run, jsonl, loaded, log_of, rejected, requests
 from month import PERIOD, bridge, closed, cost, line, tokens, usage, write_pull
 
 from reconcile import ledger, load
-from reconcile.errors import ConfigError, SourceError
+from reconcile.errors import ConfigError, InvariantError, SourceError
 from reconcile.prices import PriceBook
 
 AT = "2026-10-05T10:30:00Z"
@@ -78,6 +78,17 @@ def test_what_the_provider_adds_is_booked_and_named(tmp_path):
         assert connection.execute("select service_tier from report.cell where model = 'claude-zzz'").fetchall() == [
             ("turbo",)
         ]
+
+
+def test_a_page_that_was_cut_on_disk_is_exit_4(tmp_path):
+    """What lies there is not what was pulled: the page is named, with both digests, and nothing is loaded."""
+    raw = write_pull(tmp_path / "raw", ROWS, COSTS)
+    page = raw / "usage_hour.json"
+    whole = page.read_bytes()
+    page.write_bytes(whole[: len(whole) // 2])
+    cut, kept = (sha256(content).hexdigest() for content in (page.read_bytes(), whole))
+    with pytest.raises(InvariantError, match=rf"usage_hour\.json: the manifest has sha256 {kept}, the file has {cut}"):
+        load.Pull.read(raw)
 
 
 @pytest.mark.parametrize("amount", ["1e999", "NaN", "-Infinity", "", "12,5", "0x1F", " 1", None, True, [], "9" * 40])
