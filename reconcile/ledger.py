@@ -92,6 +92,7 @@ def reading(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     try:
         with _interruptible():
             connection.execute("set TimeZone = 'UTC'")
+            connection.execute("set enable_progress_bar = false")
             yield connection
     finally:
         connection.close()
@@ -100,6 +101,7 @@ def reading(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
 def prepare(connection: duckdb.DuckDBPyConnection) -> None:
     """Set what every connection of a run relies on, and create the schemas."""
     connection.execute("set TimeZone = 'UTC'")
+    connection.execute("set enable_progress_bar = false")  # DuckDB prints it where it takes the program for a session
     for schema in SCHEMAS:
         connection.execute(f"create schema if not exists {schema}")
 

@@ -3,6 +3,8 @@
 import errno
 import os
 import stat
+import subprocess
+import sys
 from datetime import date
 from decimal import Decimal
 from hashlib import sha256
@@ -215,3 +217,16 @@ def test_tidying_brings_a_lost_link_back(shelf):
         "2026-10.r1.duckdb",
         "2026-10.r2.duckdb",
     ]
+
+
+def test_no_progress_bar_beside_the_output():
+    """A long query draws no bar on stdout, also where DuckDB takes a worker process for a session."""
+    asked = """
+import duckdb
+from reconcile.ledger import prepare
+with duckdb.connect() as connection:
+    prepare(connection)
+    print(connection.execute("select current_setting('enable_progress_bar')").fetchall())
+"""
+    told = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)  # noqa: S603 - our own
+    assert told.stdout == "[(False,)]\n"
