@@ -157,7 +157,9 @@ class Planter:
             return False
         if self._organization.spares_steps and request.steps_inside_window and place.plant not in _SEES_STEPS:
             return False
-        if place.plant == "duplicate" and has_null_id(request, self._log(request)):
+        if place.plant == "duplicate" and any(
+            has_null_id(request, self._logs[name]) for name in (request.source.log or "", place.variant) if name
+        ):
             return False  # such a line is its own request
         eligible = _ELIGIBLE.get(place.plant)
         return (eligible is None or eligible(request, place)) and work.turn.takes()
