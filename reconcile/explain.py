@@ -13,16 +13,10 @@ from reconcile.config import Accepted, Invoice, pattern_matches
 REASONS = tuple((reason.code, reason.leads_to, reason.title) for reason in reasons.BEFORE_BILLED)
 """The closed list in the bridge's order."""
 
-ONE_SIDED = (
-    "explain/unlogged_key",
-    "explain/no_key",
-    "explain/iterations",
-    "explain/cut_stream",
-    "explain/log_gap",
-    "explain/one_side",
-)
-"""Passes over what only one side saw: each takes what the ones before it leave."""
+ROOMS = ("own", "day", "route")
+"""Where an iteration's entry can be found in the report: in its own cell, on another day, where its line belongs."""
 
+BY_DAY = ("day", "cutoff", 3)
 RELAXED = (
     # the dimension under whose other value the same quantity is looked for, its reason and position
     ("model", "model", 5),
@@ -33,12 +27,15 @@ RELAXED = (
     ("workspace_id", "workspace", 10),
 )
 
+_RELAXED_COLUMNS = {"dimension": "VARCHAR", "reason": "VARCHAR", "position": "INTEGER"}
+
 SYSTEMATIC = (
-    # what a whole log does: the pass that finds it, its reason and position
-    ("explain/time_zone", "time_zone", 1),
+    # what a whole log does: the pass that finds it (none: known before), its reason and position
+    (None, "time_zone", 1),
+    ("explain/fetched", "cutoff", 3),
     ("explain/cache_inclusive", "cache_inclusive", 2),
     ("explain/exchanged", "cache_ttl", 4),
-    (None, "workspace", 11),  # its lines are known from the start, so that both sides of a move name it
+    (None, "workspace", 11),
 )
 
 
@@ -47,7 +44,8 @@ def explain(connection: duckdb.DuckDBPyConnection, accepted: Sequence[Accepted],
     _write_reasons(connection)
     ledger.run_sql(connection, "explain/cells")
     _search(connection)
-    for name in (*ONE_SIDED, "explain/price", "explain/app_price"):
+    _take_one_sided(connection)
+    for name in ("explain/price", "explain/app_price"):
         ledger.run_sql(connection, name)
     ledger.run_sql(connection, "explain/findings")
     _accept(connection, accepted)
@@ -98,46 +96,72 @@ def _search(connection: duckdb.DuckDBPyConnection) -> None:
     """What both sides saw, in different cells: first what a whole log does, then what nets place by place."""
     ledger.run_sql(connection, "explain/silent")
     ledger.run_sql(connection, "explain/workspace")
-    ledger.run_sql(connection, "explain/corrected")
-    connection.execute("delete from explained.claim")  # the first version is only what the corrections start from
+    ledger.run_sql(connection, "explain/corrected")  # what the corrections start from
+    _set_clocks(connection)
     for name, reason, position in SYSTEMATIC:
         if name is not None:
             ledger.run_sql(connection, name)
         connection.execute("delete from explained.step")
         connection.execute("insert into explained.step values (?, ?)", [reason, position])
-        ledger.run_sql(connection, "explain/corrected")
+        for script in ("corrected", "transit", "booked"):
+            ledger.run_sql(connection, f"explain/{script}")
     ledger.run_sql(connection, "explain/residual")
+    ledger.insert(connection, "explained.relaxation", _RELAXED_COLUMNS, [BY_DAY, *RELAXED])
     for _ in range(2):  # what one pass nets uncovers what it hid from the others
         ledger.run_sql(connection, "explain/cutoff")
         ledger.run_sql(connection, "explain/cache_ttl")
         for relaxed in RELAXED:
-            _relax(connection, *relaxed, by_day=False)
-    ledger.insert(
-        connection,
-        "explained.relaxation",
-        {"dimension": "VARCHAR", "reason": "VARCHAR", "position": "INTEGER"},
-        RELAXED,
-    )
+            _net(connection, "other_cell", *relaxed, by_day=False)
+    _net(connection, "several", *BY_DAY, by_day=False)
     ledger.run_sql(connection, "explain/balanced")
     ledger.run_sql(connection, "explain/cutoff")
+    _net(connection, "other_cell", "hour", "cutoff", 3, by_day=False)  # of one day: it changes no cell
+    for script in ("transit", "slot_cell"):
+        ledger.run_sql(connection, f"explain/{script}")
     ledger.run_sql(connection, "explain/by_day")
     ledger.run_sql(connection, "explain/cache_ttl")
-    for relaxed in (("day", "cutoff", 3), *RELAXED):
-        _relax(connection, *relaxed, by_day=True)
+    for relaxed in (BY_DAY, *RELAXED):
+        _net(connection, "other_cell", *relaxed, by_day=True)
+    _net(connection, "several", *BY_DAY, by_day=True)
+    for script in ("transit", "slot_cell"):
+        ledger.run_sql(connection, f"explain/{script}")
     ledger.run_sql(connection, "explain/moved")
 
 
-def _relax(connection: duckdb.DuckDBPyConnection, dimension: str, reason: str, position: int, *, by_day: bool) -> None:
-    """Net what stands under another value of one dimension, until no more is found."""
+def _take_one_sided(connection: duckdb.DuckDBPyConnection) -> None:
+    """What only one side saw: each pass takes what the ones before it leave."""
+    for name in ("unlogged_key", "no_key", "too_much", "iterations"):
+        ledger.run_sql(connection, f"explain/{name}")
+    for kind in ROOMS if _count(connection, "explained.entry") else ():
+        ledger.insert(connection, "explained.room_kind", {"kind": "VARCHAR"}, [(kind,)])
+        ledger.run_sql(connection, "explain/iterations_in")
+    for name in ("cut_stream", "log_gap", "one_side"):
+        ledger.run_sql(connection, f"explain/{name}")
+
+
+def _set_clocks(connection: duckdb.DuckDBPyConnection) -> None:
+    """Find the clocks that are off; what is known of one log's hours tells of those who write for the same keys."""
+    found: list[tuple[object, ...]] = []
+    for _ in range(5):
+        ledger.run_sql(connection, "explain/time_zone")
+        before, found = found, connection.execute("select log, minutes from explained.shift order by log").fetchall()
+        if found == before:
+            return
+
+
+def _net(
+    connection: duckdb.DuckDBPyConnection, name: str, dimension: str, reason: str, position: int, *, by_day: bool
+) -> None:
+    """Net what stands under another value of one dimension, or of several, until no more is found."""
     ledger.insert(
         connection,
         "explained.relaxed",
-        {"dimension": "VARCHAR", "reason": "VARCHAR", "position": "INTEGER", "by_day": "BOOLEAN"},
+        _RELAXED_COLUMNS | {"by_day": "BOOLEAN"},
         [(dimension, reason, position, by_day)],
     )
     found = -1
     while found != (found := _count(connection, "explained.moved")):
-        ledger.run_sql(connection, "explain/other_cell")
+        ledger.run_sql(connection, f"explain/{name}")
 
 
 def _count(connection: duckdb.DuckDBPyConnection, table: str) -> int:

@@ -217,13 +217,13 @@ create or replace temp view kept_iterations as select * from kept where iteratio
 -- Sub-inference that the top level of usage leaves out: billed, and only these entries name it.
 create or replace table source.iteration as
 with entry as (
-    select request_id, log, day, date_trunc('hour', logged_at)::timestamp as hour, workspace_id, api_key_id, model,
+    select request_id, log, logged_at, day, workspace_id, api_key_id, model,
         service_tier, inference_geo, speed, unnest(from_json(iterations, '["json"]')) as entry,
     from priced('kept_iterations')
 ),
 counted as (
     select
-        request_id, log, day, hour, workspace_id, api_key_id, service_tier, inference_geo, speed,
+        request_id, log, logged_at, day, workspace_id, api_key_id, service_tier, inference_geo, speed,
         coalesce(name.model, entry.model) as model,
         entry ->> '$.type' as kind,
         try_cast(entry ->> '$.input_tokens' as bigint) as input_tokens,
@@ -254,7 +254,7 @@ metered as (
     from split
 )
 select
-    request_id, log, day, hour, workspace_id, api_key_id, model, service_tier,
+    request_id, log, logged_at, day, workspace_id, api_key_id, model, service_tier,
     if(prompt_tokens > 200000, '200k-1M', '0-200k') as context_window,
     inference_geo, speed, counter.meter as meter, counter.quantity::bigint as quantity, kind,
 from metered

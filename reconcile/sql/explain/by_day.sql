@@ -1,10 +1,55 @@
 -- What the hours left, day by day: a late log's halves of one request stand in different hours of a day.
 -- Rule: the same passes look once more, at slots of a day; what matters for dollars is the cell, and a cell is a day.
 -- Grain: explained.slot becomes one row (day, cell dimensions without meter); hour_slot keeps the places of those by the
---   hour, for evidence. Reads: explained.slot. Writes: explained.slot, hour_slot, slot_cell.
+--   hour, for evidence; hour_over one a meter of a day's slot in which single hours have too much.
+-- Reads: explained.slot. Writes: explained.slot, hour_slot, hour_over.
 create or replace table explained.hour_slot as
 select slot_id, hour, day, workspace_id, model, service_tier, context_window, inference_geo, speed
 from explained.slot;
+
+-- Where four fifths of a place's requests stand in hours that agree, an hour with too much (more than the hours beside it
+-- lack) was not reported, though another hour of the day may lack as much.
+create or replace table explained.hour_over as
+with
+sure as (
+    select workspace_id, model, service_tier, context_window, inference_geo, speed
+    from explained.slot
+    where model is not null
+    group by all
+    having 5 * coalesce(sum(requests) filter (
+        greatest(abs(input), abs(write_5m), abs(write_1h), abs(read), abs(output)) = 0
+    ), 0) >= 4 * sum(requests)
+),
+metered as (
+    select slot.hour, slot.day, sure.*, unnest([
+            {'meter': 'uncached_input_tokens', 'quantity': input},
+            {'meter': 'cache_creation.ephemeral_5m_input_tokens', 'quantity': write_5m},
+            {'meter': 'cache_creation.ephemeral_1h_input_tokens', 'quantity': write_1h},
+            {'meter': 'cache_read_input_tokens', 'quantity': read},
+            {'meter': 'output_tokens', 'quantity': output},
+        ], recursive := true)
+    from explained.slot as slot
+    join sure
+        on slot.workspace_id is not distinct from sure.workspace_id and slot.model = sure.model
+        and slot.service_tier = sure.service_tier and slot.context_window = sure.context_window
+        and slot.inference_geo = sure.inference_geo and slot.speed = sure.speed
+),
+alone as (
+    select *,
+        greatest(0, -quantity
+            - if(lag(hour) over hours = hour - interval 1 hour, greatest(lag(quantity) over hours, 0), 0)
+            - if(lead(hour) over hours = hour + interval 1 hour, greatest(lead(quantity) over hours, 0), 0)
+        ) as too_much,
+    from metered
+    window hours as (
+        partition by workspace_id, model, service_tier, context_window, inference_geo, speed, meter order by hour
+    )
+)
+select day, workspace_id, model, service_tier, context_window, inference_geo, speed, meter,
+    sum(quantity)::bigint as quantity, sum(too_much)::bigint as too_much,
+from alone
+group by all
+having sum(too_much) > 0;
 
 create or replace table explained.slot as
 select
@@ -19,15 +64,3 @@ select
     sum(recorded_input)::bigint as recorded_input,
 from explained.slot
 group by day, workspace_id, model, service_tier, context_window, inference_geo, speed;
-
-insert into explained.slot_cell
-select slot.slot_id, cell.cell_id, cell.meter
-from explained.slot as slot
-join explained.cell as cell
-    on cell.day = slot.day and cell.price_usd is not null
-    and cell.workspace_id is not distinct from slot.workspace_id
-    and cell.model is not distinct from slot.model
-    and cell.service_tier is not distinct from slot.service_tier
-    and cell.context_window is not distinct from slot.context_window
-    and cell.inference_geo is not distinct from slot.inference_geo
-    and cell.speed is not distinct from slot.speed;

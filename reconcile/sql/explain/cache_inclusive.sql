@@ -4,7 +4,7 @@
 --   a log and model when taking them off leaves at most half of the difference in input, no request has less input than
 --   is taken off, and a quarter of what is taken off then agrees to the token (1,000 requests tell without that, and 50 when
 --   less than a fifth of the difference is left), by the hour or by the day; and for all models of a log whose keys' whole use shows it, save those whose own cells agree as they are logged.
--- Grain: explained.inclusive one row a log and model. Reads: explained.corrected, known, shift, source.request, iteration. Writes: explained.
+-- Grain: explained.inclusive one row a log and model. Reads: explained.corrected, known, fixed_iteration, source.request. Writes: explained.
 create or replace table explained.inclusive as
 with
 naming as (
@@ -23,10 +23,8 @@ told as (
     from explained.known
     where meter = 'uncached_input_tokens'
     union all
-    select hour - to_minutes(coalesce(shift.minutes, 0) // 60 * 60), workspace_id, model, service_tier, inference_geo,
-        speed, api_key_id, -quantity
-    from source.iteration as entry
-    left join explained.shift as shift on shift.log = entry.log
+    select hour, workspace_id, model, service_tier, inference_geo, speed, api_key_id, -quantity
+    from explained.fixed_iteration
     where meter = 'uncached_input_tokens'
 ),
 of_model as (

@@ -23,10 +23,16 @@ create or replace table explained.note (
     api_key_id VARCHAR, name VARCHAR, value JSON,
 );
 
--- What is left of a cell's quantity variance; a quantity without a price stays whole, for `unpriced`.
+create or replace table explained.too_much (cell_id BIGINT, too_much BIGINT);
+
+-- What is left of a cell's quantity variance, with what is known to be too much in it put back: more is missing than the
+-- cell's sum says. A quantity without a price stays whole, for `unpriced`.
 create or replace view explained.left_over as
-select cell.cell_id, cell.variance_quantity - coalesce(claimed.quantity, 0) as quantity
+select cell.cell_id,
+    cell.variance_quantity - coalesce(claimed.quantity, 0) + coalesce(too_much.too_much, 0) as quantity,
+    coalesce(too_much.too_much, 0) as too_much,
 from explained.cell as cell
+left join explained.too_much as too_much on too_much.cell_id = cell.cell_id
 left join (
     select cell_id, sum(quantity)::bigint as quantity from explained.claim group by cell_id
 ) as claimed on claimed.cell_id = cell.cell_id
@@ -39,6 +45,7 @@ create or replace table explained.moved (
 );
 
 create or replace table explained.shift (log VARCHAR, minutes BIGINT, left_tokens BIGINT, unshifted_tokens BIGINT);
+create or replace table explained.fetched (log VARCHAR);
 create or replace table explained.inclusive (log VARCHAR, model VARCHAR, counts VARCHAR);
 create or replace table explained.exchanged (log VARCHAR, model VARCHAR);
 create or replace table explained.stray (api_key_id VARCHAR, logged_workspace_id VARCHAR, workspace_id VARCHAR);

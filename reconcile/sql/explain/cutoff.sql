@@ -3,7 +3,7 @@
 --   yet. A queue is never negative (where it would be, something was not logged), and nothing waits in it for more than a
 --   day: what has come and has not left 24 hours later was not reported, and no more was the level that the queue comes
 --   back to, to the token, more than 24 hours apart. A log is early where this leaves at most half of its hourly
---   differences and the queue empties exactly at least as often as not (chance does not; where it never empties, its
+--   differences and the queue empties exactly at least twice as often as not (chance does not; where it never empties, its
 --   differences are at least a fifth of what was recorded); the same with the sides exchanged where a log stamps later
 --   than the provider counts. Within a day nothing is claimed; what crosses midnight is, one-sided at the month's edges.
 -- Grain: one adjustment a slot, meter and log. Reads: explained.slot, flow. Writes: explained.adjusted, slot.
@@ -92,7 +92,7 @@ scored as (
 )
 select * from scored
 where log is not null and 2 * left_tokens <= as_logged
-    and emptied_exactly >= emptied_by_force
+    and emptied_exactly >= 2 * emptied_by_force
     -- a queue that never runs empty shows itself by how much waits in it
     and (emptied_exactly > 0 or 5 * as_logged >= recorded)
 qualify row_number() over (partition by log order by left_tokens, direction desc) = 1;

@@ -1,32 +1,47 @@
 -- Compaction and advisor iterations, which the top-level counters of `usage` leave out.
--- Rule: the quantity of the entries that the logs themselves hold, at most what is left of the cell's positive variance.
--- Grain: one claim a cell and log. Reads: source.iteration. Writes: explained.claim, note.
-insert into explained.claim (cell_id, position, reason, confidence, log, quantity)
-with wanted as (
-    select cell.cell_id, entry.log, sum(entry.quantity)::bigint as quantity
-    from source.iteration as entry
-    join explained.cell as cell
-        on cell.day = entry.day and cell.meter = entry.meter
-        and cell.workspace_id is not distinct from entry.workspace_id
-        and cell.model is not distinct from entry.model
-        and cell.service_tier is not distinct from entry.service_tier
-        and cell.context_window is not distinct from entry.context_window
-        and cell.inference_geo is not distinct from entry.inference_geo
-        and cell.speed is not distinct from entry.speed
-    group by all
-),
-running as (
-    select wanted.*, left_over.quantity as available,
-        sum(wanted.quantity) over (partition by wanted.cell_id order by wanted.log)::bigint as upto,
-    from wanted
-    join explained.left_over as left_over on left_over.cell_id = wanted.cell_id
-),
-capped as (
-    select cell_id, log, least(quantity, available - (upto - quantity)) as quantity from running
+-- Rule: the quantity of the entries that the logs themselves hold, at most what is left of the cell's positive variance:
+--   of their own cell, then of the day on which a log that stamps early (or late) is counted, then of the place to which
+--   most of what was recorded here with them was found to belong.
+-- Grain: explained.entry one row a place, log and meter, with what has found no room yet.
+-- Reads: explained.fixed_iteration, adjusted, moved, slot, hour_slot. Writes: explained.entry, route, note.
+create or replace table explained.entry as
+with late as (
+    select log, any_value(direction) as direction
+    from explained.adjusted where reason = 'cutoff' and direction is not null group by log
 )
-select cell_id, 30, 'iterations', 'inferred', log, quantity
-from capped
-where quantity > 0;
+select row_number() over (
+        order by entry.day, entry.workspace_id, entry.model, entry.service_tier, entry.context_window,
+            entry.inference_geo, entry.speed, entry.meter, entry.log
+    ) as entry_id,
+    entry.day, entry.workspace_id, entry.model, entry.service_tier, entry.context_window, entry.inference_geo,
+    entry.speed, entry.meter, entry.log, any_value(late.direction) as direction,
+    sum(entry.quantity)::bigint as quantity,
+from explained.fixed_iteration as entry
+left join late on late.log = entry.log
+group by entry.day, entry.workspace_id, entry.model, entry.service_tier, entry.context_window, entry.inference_geo,
+    entry.speed, entry.meter, entry.log;
+
+-- Where the quantities of a place went, and the entries that stand there.
+create or replace table explained.route as
+with place as (
+    select slot_id, day, workspace_id, model, service_tier, context_window, inference_geo, speed from explained.hour_slot
+    union all
+    select slot_id, day, workspace_id, model, service_tier, context_window, inference_geo, speed from explained.slot
+)
+select entry.entry_id, b.day, b.workspace_id, b.model, b.service_tier, b.inference_geo, b.speed,
+from explained.moved as moved
+join place as a on a.slot_id = moved.from_slot
+join place as b on b.slot_id = moved.to_slot
+join explained.entry as entry
+    on entry.log = moved.log and entry.day = a.day and entry.workspace_id is not distinct from a.workspace_id
+    and entry.model = a.model and entry.service_tier = a.service_tier and entry.inference_geo = a.inference_geo
+    and entry.speed = a.speed
+where moved.reason <> 'cutoff'
+group by entry.entry_id, b.day, b.workspace_id, b.model, b.service_tier, b.inference_geo, b.speed
+qualify row_number() over (
+    partition by entry.entry_id
+    order by sum(moved.input + moved.output) desc, b.day, b.workspace_id, b.model, b.service_tier, b.inference_geo, b.speed
+) = 1;
 
 insert into explained.note
 select 'iterations', log, null, model, null, null, null, 'tokens_of_' || coalesce(kind, 'unnamed') || '_entries',

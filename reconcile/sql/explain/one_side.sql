@@ -25,7 +25,7 @@ with source_of as (
     group by all
     union all
     -- what a correction brought here stands in no line of this cell
-    select cell_id, null, 4, null, -quantity from explained.left_over where quantity < 0
+    select cell_id, null, 4, null, too_much - least(quantity, 0) from explained.left_over where too_much - least(quantity, 0) > 0
 ),
 merged as (
     -- without evidence it cannot be said which of several logs holds what was not reported
@@ -37,13 +37,13 @@ ranked as (
     select cell_id, standing, evidence, log, sum(quantity)::bigint as quantity from merged group by all
 ),
 running as (
-    select ranked.*, -left_over.quantity as available,
+    select ranked.*, too_much - least(left_over.quantity, 0) as available,
         sum(ranked.quantity) over (
             partition by ranked.cell_id order by standing, log nulls last, evidence
         )::bigint as upto,
     from ranked
     join explained.left_over as left_over on left_over.cell_id = ranked.cell_id
-    where left_over.quantity < 0
+    where too_much - least(left_over.quantity, 0) > 0
 )
 select
     cell_id, 70, 'unreported', case when evidence is null then 'suspected' else 'inferred' end, log, evidence,

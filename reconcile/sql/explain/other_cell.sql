@@ -16,11 +16,11 @@ select
         when 'model' then slot.model when 'service_tier' then slot.service_tier
         when 'context_window' then slot.context_window when 'inference_geo' then slot.inference_geo
         when 'speed' then slot.speed when 'workspace_id' then slot.workspace_id
-        when 'day' then slot.day::varchar
+        when 'day' then slot.day::varchar when 'hour' then slot.hour::varchar
     end as at_value,
     slot.day,
     to_json([
-        if(relaxed.by_day, null, slot.hour::varchar),
+        if(relaxed.by_day, null, if(relaxed.dimension = 'hour', slot.day, slot.hour)::varchar),
         if(relaxed.dimension = 'model', null, slot.model),
         if(relaxed.dimension = 'service_tier', null, slot.service_tier),
         if(relaxed.dimension = 'context_window', null, slot.context_window),
@@ -77,8 +77,8 @@ judged as (
     select *,
         -- one meter alone tells less, and over days nothing
         tokens = over_tokens and tokens = under_tokens
-            and (over_meters > 1 or (tokens >= 100 and dimension <> 'day' and same_day)) as exact,
-        same_day and (
+            and (over_meters > 1 or (tokens >= 100 and dimension not in ('day', 'hour') and same_day)) as exact,
+        same_day and dimension <> 'hour' and (
             (tokens = over_tokens and over_meters > 1) or (tokens = under_tokens and under_meters > 1)
             or (searches > 0 and tokens = searches)
         ) as in_part,

@@ -2,7 +2,7 @@
 -- Rule: reported (of those who could have logged it) less recorded, in the hours that the usage report covers; extra
 --   iterations that the logs themselves hold are taken off as far as they were reported.
 -- Grain: explained.slot one row (hour, cell dimensions without meter; web searches by hour and workspace).
--- Reads: explained.known, corrected, source.iteration. Writes: explained.slot, flow, slot_cell, unsplit.
+-- Reads: explained.known, corrected, fixed_iteration. Writes: explained.slot, flow, slot_cell, unsplit.
 create or replace table explained.hourly as
     select hour, workspace_id, model, service_tier, context_window, inference_geo, speed, meter, quantity, null as log,
         0 as cut_requests, 0 as requests, 0 as recorded_input,
@@ -48,15 +48,13 @@ summed as (
     group by all
 ),
 extra as (
-    select hour - to_minutes(coalesce(shift.minutes, 0) // 60 * 60) as hour, workspace_id, model, service_tier,
-        context_window, inference_geo, speed,
+    select hour, workspace_id, model, service_tier, context_window, inference_geo, speed,
         coalesce(sum(quantity) filter (meter = 'uncached_input_tokens'), 0)::bigint as input,
         coalesce(sum(quantity) filter (meter = 'cache_creation.ephemeral_5m_input_tokens'), 0)::bigint as write_5m,
         coalesce(sum(quantity) filter (meter = 'cache_creation.ephemeral_1h_input_tokens'), 0)::bigint as write_1h,
         coalesce(sum(quantity) filter (meter = 'cache_read_input_tokens'), 0)::bigint as read,
         coalesce(sum(quantity) filter (meter = 'output_tokens'), 0)::bigint as output,
-    from source.iteration as entry
-    left join explained.shift as shift on shift.log = entry.log
+    from explained.fixed_iteration
     group by all
 )
 select
@@ -95,18 +93,7 @@ join explained.slot as slot
 where hourly.quantity > 0
 group by all;
 
--- The cells that a slot's quantities stand in; days outside the period have none.
-create or replace table explained.slot_cell as
-select slot.slot_id, cell.cell_id, cell.meter
-from explained.slot as slot
-join explained.cell as cell
-    on cell.day = slot.day and cell.price_usd is not null
-    and cell.workspace_id is not distinct from slot.workspace_id
-    and cell.model is not distinct from slot.model
-    and cell.service_tier is not distinct from slot.service_tier
-    and cell.context_window is not distinct from slot.context_window
-    and cell.inference_geo is not distinct from slot.inference_geo
-    and cell.speed is not distinct from slot.speed;
+create or replace table explained.slot_cell (slot_id BIGINT, cell_id BIGINT, meter VARCHAR);
 
 -- Logs that know one lifetime of cache writes alone, or do not tell the two apart.
 create or replace table explained.unsplit as
