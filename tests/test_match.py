@@ -1,5 +1,6 @@
 """Stage match: where the three sides meet, at which price, and what the guards say."""
 
+import json
 from decimal import Decimal
 
 import pytest
@@ -202,6 +203,14 @@ def test_a_price_interval_ends_where_the_step_ends(tmp_path, billed_cents, expec
         [line(AT, usage=tokens(50_000), **H55)],
     ) as connection:  # fmt: skip
         assert reasons(connection) == expected
+        evidence = "select evidence from report.discrepancy where reason = 'price_interval'"
+        for (told,) in connection.execute(evidence).fetchall():
+            interval = {name: float(usd) for name, usd in json.loads(told).items() if name.endswith("_usd")}
+            assert interval == {
+                "lowest_by_the_book_usd": 0.02, "highest_by_the_book_usd": 0.1,
+                "lowest_with_the_requests_known_usd": 0.02, "highest_with_the_requests_known_usd": 0.08,
+                "billed_usd": float(billed_cents) / 100,
+            }  # fmt: skip
 
 
 @pytest.mark.parametrize("reported", [0, 1000])

@@ -234,3 +234,29 @@ cross join lateral (
         {'name': 'since', 'value': to_json(first_day::varchar)},
     ], recursive := true)
 ) as fact;
+
+-- The interval from the book alone, and as the logged requests narrow it: where all are known it is a point.
+insert into explained.note
+select 'price_interval', null, null, model, null, null, null, fact.name, to_json(fact.value::decimal(38, 12)::varchar)
+from (
+    select cell.model,
+        sum(matched.value_usd(cell.reported_quantity, cell.price_usd, cell.price_unit)) as low_usd,
+        sum(matched.value_usd(cell.reported_quantity, cell.price_high_usd, cell.price_unit)) as high_usd,
+        sum(cell.reported_usd) as known_low_usd,
+        sum(cell.reported_usd + matched.value_usd(
+            abs(cell.variance_quantity), (cell.price_high_usd - cell.price_usd)::decimal(38, 12), cell.price_unit
+        )) as known_high_usd,
+        sum(cell.billed_usd) as billed_usd,
+    from explained.cell as cell
+    join explained.price_part as part on part.cell_id = cell.cell_id and part.reason = 'price_interval'
+    group by cell.model
+)
+cross join lateral (
+    select unnest([
+        {'name': 'lowest_by_the_book_usd', 'value': low_usd},
+        {'name': 'highest_by_the_book_usd', 'value': high_usd},
+        {'name': 'lowest_with_the_requests_known_usd', 'value': known_low_usd},
+        {'name': 'highest_with_the_requests_known_usd', 'value': known_high_usd},
+        {'name': 'billed_usd', 'value': billed_usd},
+    ], recursive := true)
+) as fact;
