@@ -293,6 +293,20 @@ def test_a_keys_claim_ends_at_the_cells_variance(tmp_path):
         assert bridge(connection)["unlogged_key"] == "0.0025"
 
 
+def test_a_key_whose_lines_stand_elsewhere_is_not_silent(tmp_path):
+    """No line names the key, and lines without one hold its use in another workspace: workspace, not unlogged_key."""
+    place = {"workspace_id": "wrkspc_a", "api_key_id": "apikey_b"}
+    usages, lines = [], []
+    for hour, quantity in steady(48):
+        usages.append(usage(f"{hour}:00:00Z", input=500, output=40))
+        usages.append(usage(f"{hour}:00:00Z", input=quantity, output=quantity // 3, **place))
+        lines.append(line(f"{hour}:10:00Z", f"a{hour}", usage=tokens(500, 40)))
+        said = {"workspace_id": "wrkspc_b", "api_key_id": None}
+        lines.append(line(f"{hour}:20:00Z", f"b{hour}", usage=tokens(quantity, quantity // 3), **said))
+    with month(tmp_path, usages, lines) as connection:
+        assert {row[0] for row in found(connection)} == {"workspace"}
+
+
 def test_a_key_without_logs_is_unlogged(tmp_path):
     """With no request log at all, each key's usage is an unlogged key and keyless use no_key; nothing breaks."""
     with month(

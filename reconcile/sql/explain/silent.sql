@@ -1,6 +1,7 @@
 -- Whose usage no line of the logs can hold: keys that no line names, and use without a key.
 -- Rule: a workspace's logs name their key where lines that do carry at least 95 % of its recorded tokens (also where
---   nothing is recorded). Only there is a key that no line names known to be unlogged. Keyless use is taken for unlogged, unless the hours say otherwise.
+--   nothing is recorded). Only there is a key that no line names known to be unlogged, unless lines
+--   without a key hold at least half of its use too much in the same hours of other workspaces. Keyless use is taken for unlogged, unless the hours say otherwise.
 -- Grain: explained.naming one row a workspace; silent_key one a workspace and key; known one reported row that the logs
 --   should hold; reported one a cell and key. Reads: matched.recorded, source.usage, key_named. Writes: explained.
 create or replace table explained.naming as
@@ -24,11 +25,52 @@ cross join (
 ) as nameless;
 
 create or replace table explained.silent_key as
-select distinct usage.workspace_id, usage.api_key_id, naming.recorded, naming.named, naming.names_keys as claimed
-from source.usage as usage
-join explained.naming as naming on naming.workspace_id is not distinct from usage.workspace_id
-where usage.in_period and usage.api_key_id is not null
-    and usage.api_key_id not in (select api_key_id from source.key_named);
+with
+silent as (
+    select usage.*
+    from source.usage as usage
+    where usage.in_period and usage.api_key_id is not null
+        and usage.api_key_id not in (select api_key_id from source.key_named)
+),
+-- what lines without a key hold too much in an hour of another workspace, or of none
+elsewhere as (
+    select hour, workspace_id, model, service_tier, context_window, inference_geo, speed, meter, sum(quantity) as too_much
+    from (
+        select hour, workspace_id, model, service_tier, context_window, inference_geo, speed, meter, quantity,
+            api_key_id is null as nameless,
+        from matched.recorded
+        union all
+        select hour, workspace_id, model, service_tier, context_window, inference_geo, speed, meter, -quantity, false
+        from source.usage
+    )
+    where model is not null
+    group by all
+    having bool_or(nameless) and sum(quantity) > 0
+),
+held as (
+    select distinct silent.hour, silent.workspace_id, silent.api_key_id, silent.model, silent.service_tier,
+        silent.context_window, silent.inference_geo, silent.speed, silent.meter, silent.quantity,
+    from silent
+    join elsewhere
+        on elsewhere.hour = silent.hour and elsewhere.workspace_id is distinct from silent.workspace_id
+        and elsewhere.model = silent.model and elsewhere.service_tier = silent.service_tier
+        and elsewhere.context_window = silent.context_window and elsewhere.inference_geo = silent.inference_geo
+        and elsewhere.speed = silent.speed and elsewhere.meter = silent.meter
+        and elsewhere.too_much >= silent.quantity
+),
+key_use as (
+    select silent.workspace_id, silent.api_key_id, sum(silent.quantity) as quantity
+    from silent where silent.model is not null group by all
+),
+held_use as (
+    select workspace_id, api_key_id, sum(quantity) as quantity from held group by all
+)
+select key_use.workspace_id, key_use.api_key_id, naming.recorded, naming.named,
+    naming.names_keys and 2 * coalesce(held_use.quantity, 0) < key_use.quantity as claimed,
+from key_use
+join explained.naming as naming on naming.workspace_id is not distinct from key_use.workspace_id
+left join held_use
+    on held_use.workspace_id is not distinct from key_use.workspace_id and held_use.api_key_id = key_use.api_key_id;
 
 -- Keyless use that a workspace's logs clearly hold: without it, the workspace's hours would agree much less.
 create or replace table explained.keyless as
