@@ -130,7 +130,7 @@ def _search(connection: duckdb.DuckDBPyConnection) -> None:
 
 def _take_one_sided(connection: duckdb.DuckDBPyConnection) -> None:
     """What only one side saw: each pass takes what the ones before it leave."""
-    for name in ("unlogged_key", "no_key", "too_much", "iterations"):
+    for name in ("too_much", "unlogged_key", "no_key", "iterations"):
         ledger.run_sql(connection, f"explain/{name}")
     for kind in ROOMS if _count(connection, "explained.entry") else ():
         ledger.insert(connection, "explained.room_kind", {"kind": "VARCHAR"}, [(kind,)])

@@ -1,6 +1,7 @@
 -- Usage of API keys that no line of the period's logs names.
 -- Rule: claimed only in workspaces where lines that name their key carry at least 95 % of the recorded tokens: that key's
---   reported quantity, at most what is left of the cell's positive variance (keys in order of their id).
+--   reported quantity, at most what is left of the cell's positive variance (keys in order of their id), against which
+--   single hours that have too much are not set.
 -- Grain: one claim a cell and key. Reads: explained.reported, silent_key. Writes: explained.claim, note.
 insert into explained.claim (cell_id, position, reason, confidence, api_key_id, quantity)
 with wanted as (
