@@ -1,10 +1,10 @@
 -- Logs that write the two lifetimes of cache writes into each other's place.
 -- Rule: in the places (a key's, else a workspace's, use of all models, and of each) where no other log wrote (or, what
---   other logs hold taken off, where others wrote too), recorded 5-minute writes equal the reported 1-hour ones and the
---   reverse: by the hour, the day or the month, whichever tells
---   most. Claimed for a log, and for a model of it, when exchanging them leaves at most a quarter of the difference in
---   writes, which is at least a fifth of what was written, and 10 requests with writes can tell. A model whose own use
---   agrees as it is logged is left alone.
+--   other logs hold taken off, where others wrote too; or in all of a model's use), recorded 5-minute writes equal the
+--   reported 1-hour ones and the reverse: by the hour, the day or the month, whichever tells most. Claimed for a log, and
+--   for a model of it, when exchanging them leaves at most a quarter of the difference in writes, which is at least a
+--   fifth of what was written, and 10 requests with writes can tell. A model whose own use agrees as it is logged is left
+--   alone.
 -- Grain: explained.exchanged one row a log and model. Reads: explained.corrected, known. Writes: explained.
 create or replace table explained.exchanged as
 with
@@ -40,6 +40,9 @@ place as (
     from written
     left join shared on shared.place is not distinct from written.place and shared.names_keys = written.names_keys
     group by all
+    union all
+    -- of a model's whole use, for a log whose lines stand in wrong places
+    select distinct log, null, '*', model, true from written
 ),
 used as (
     select hour, workspace_id, api_key_id, model, null as log,
@@ -53,37 +56,41 @@ used as (
     where write_5m + write_1h > 0
 ),
 side as (
-    select place.log, place.model, place.place, place.is_shared, hour, write_5m as logged_5m, write_1h as logged_1h,
+    select place.log, place.model, place.place, place.is_shared, place.names_keys is null as is_all, hour, write_5m as logged_5m, write_1h as logged_1h,
         0 as used_5m, 0 as used_1h,
     from written
     join place
-        on place.log = written.log and place.place is not distinct from written.place and place.model = written.model
+        on place.log = written.log and place.model = written.model
+        and (place.names_keys is null or place.place is not distinct from written.place)
     union all
-    select place.log, place.model, place.place, place.is_shared, used.hour, 0, 0, used.used_5m, used.used_1h,
+    select place.log, place.model, place.place, place.is_shared, place.names_keys is null, used.hour, 0, 0, used.used_5m, used.used_1h,
     from used
     join place
-        on place.place is not distinct from if(place.names_keys, used.api_key_id, used.workspace_id)
-        and place.model = used.model and place.log is distinct from used.log
+        on place.model = used.model and place.log is distinct from used.log
+        and (
+            place.names_keys is null
+            or place.place is not distinct from if(place.names_keys, used.api_key_id, used.workspace_id)
+        )
 ),
 compared as (
-    select grain.grain, side.log, side.place, side.is_shared, date_trunc(grain.grain, side.hour) as hour, side.model,
+    select grain.grain, side.log, side.place, side.is_shared, side.is_all, date_trunc(grain.grain, side.hour) as hour, side.model,
         grouping(side.model) = 1 as is_whole,
         sum(logged_5m)::hugeint as logged_5m, sum(logged_1h)::hugeint as logged_1h,
         sum(used_5m)::hugeint as used_5m, sum(used_1h)::hugeint as used_1h,
     from side
     cross join grain
     group by grouping sets (
-        (grain.grain, side.log, side.place, side.is_shared, date_trunc(grain.grain, side.hour), side.model),
-        (grain.grain, side.log, side.place, side.is_shared, date_trunc(grain.grain, side.hour))
+        (grain.grain, side.log, side.place, side.is_shared, side.is_all, date_trunc(grain.grain, side.hour), side.model),
+        (grain.grain, side.log, side.place, side.is_shared, side.is_all, date_trunc(grain.grain, side.hour))
     )
 ),
 judged as (
-    select grain, is_shared, log, model,
+    select grain, is_shared, is_all, log, model,
         sum(logged_5m + logged_1h) as written,
         sum(abs(used_5m - logged_5m) + abs(used_1h - logged_1h)) as as_logged,
         sum(abs(used_5m - logged_1h) + abs(used_1h - logged_5m)) as left_tokens,
     from compared
-    group by grain, is_shared, log, model, is_whole
+    group by grain, is_shared, is_all, log, model, is_whole
 ),
 told as (
     select judged.*,
@@ -93,7 +100,7 @@ told as (
     where written > 0
     qualify row_number() over (
         partition by log, model
-            order by fits desc, agrees desc, left_tokens::double / nullif(as_logged, 0) nulls last, is_shared, grain
+            order by fits desc, agrees desc, left_tokens::double / nullif(as_logged, 0) nulls last, is_shared, is_all, grain
     ) = 1
 ),
 having_writes as (
