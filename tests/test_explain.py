@@ -307,6 +307,18 @@ def test_a_key_whose_lines_stand_elsewhere_is_not_silent(tmp_path):
         assert {row[0] for row in found(connection)} == {"workspace"}
 
 
+def test_lines_without_a_key_can_be_a_silent_keys(tmp_path):
+    """A key of few requests is named by no line, and its lines name none: what is reported is recorded, hour by hour."""
+    usages, lines = [], []
+    for hour, quantity in steady(48):
+        usages.append(usage(f"{hour}:00:00Z", input=25 * quantity, output=900))
+        usages.append(usage(f"{hour}:00:00Z", input=quantity, output=30, api_key_id="apikey_b"))
+        lines.append(line(f"{hour}:10:00Z", f"a{hour}", usage=tokens(25 * quantity, 900)))
+        lines.append(line(f"{hour}:20:00Z", f"b{hour}", usage=tokens(quantity, 30), api_key_id=None))
+    with month(tmp_path, usages, lines) as connection:
+        assert found(connection) == []
+
+
 def test_a_key_without_logs_is_unlogged(tmp_path):
     """With no request log at all, each key's usage is an unlogged key and keyless use no_key; nothing breaks."""
     with month(

@@ -1,8 +1,23 @@
 -- What single hours have too much, in cells that lack something in other hours: it is unreported, and does not make up for
 -- what is missing beside it.
--- Rule: explained.hour_over, where nothing of the day's slot was moved since.
--- Grain: explained.too_much one row a cell. Reads: explained.hour_over, slot, slot_cell. Writes: explained.too_much.
+-- Rule: explained.hour_over, where nothing of the day's slot was moved since; but lines without a key may hold the use of a
+--   silent key (or of none) that is reported there too: where both meet, nothing is too much.
+-- Grain: explained.too_much one row a cell. Reads: explained.hour_over, slot, slot_cell, corrected,
+--   reported, silent_key. Writes: explained.too_much.
 insert into explained.too_much
+with
+nameless as (
+    select distinct day, workspace_id, model, service_tier, context_window, inference_geo, speed
+    from explained.corrected
+    where api_key_id is null
+),
+unnamed_use as (
+    select distinct reported.cell_id
+    from explained.reported as reported
+    left join explained.silent_key as silent
+        on silent.workspace_id is not distinct from reported.workspace_id and silent.api_key_id = reported.api_key_id
+    where reported.api_key_id is null or coalesce(silent.claimed, false)
+)
 select slot_cell.cell_id, hour_over.too_much
 from explained.hour_over as hour_over
 join explained.slot as slot
@@ -17,4 +32,11 @@ join explained.slot as slot
         when 'cache_read_input_tokens' then slot.read
         else slot.output
     end
-join explained.slot_cell as slot_cell on slot_cell.slot_id = slot.slot_id and slot_cell.meter = hour_over.meter;
+join explained.slot_cell as slot_cell on slot_cell.slot_id = slot.slot_id and slot_cell.meter = hour_over.meter
+left join unnamed_use on unnamed_use.cell_id = slot_cell.cell_id
+left join nameless
+    on nameless.day = slot.day and nameless.workspace_id is not distinct from slot.workspace_id
+    and nameless.model = slot.model and nameless.service_tier = slot.service_tier
+    and nameless.context_window = slot.context_window and nameless.inference_geo = slot.inference_geo
+    and nameless.speed = slot.speed
+where unnamed_use.cell_id is null or nameless.day is null;
