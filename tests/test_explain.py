@@ -308,7 +308,7 @@ def test_a_key_whose_lines_stand_elsewhere_is_not_silent(tmp_path):
 
 
 def test_lines_without_a_key_can_be_a_silent_keys(tmp_path):
-    """A key of few requests is named by no line, and its lines name none: what is reported is recorded, hour by hour."""
+    """A key of few requests that no line names, whose lines name none: all that is reported is recorded."""
     usages, lines = [], []
     for hour, quantity in steady(48):
         usages.append(usage(f"{hour}:00:00Z", input=25 * quantity, output=900))
