@@ -170,9 +170,9 @@ def _share(count: int, missed: Sequence[int]) -> str:
     return f"{count - len(missed)} of {count}{named}"
 
 
-def page(found: Sequence[Measured], command: str) -> Iterator[str]:
+def page(found: Sequence[Measured], drawn_from: str) -> Iterator[str]:
     """The measured part of docs/score.md, as lines."""
-    yield f"Version {__version__}, `{command}`."
+    yield f"Version {__version__}, {drawn_from}."
     yield ""
     yield "| What must hold | Measured | |"
     yield "| --- | --- | --- |"
@@ -276,9 +276,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             found.append(measured)
             print(_told(measured), flush=True)
     found.sort(key=lambda measured: (measured.part, measured.seed))
-    lines = list(
-        page(found, f"benchmarks/score.py --seeds {options.seeds} --first {options.first} --largest {options.largest}")
-    )
+    lines = list(page(found, f"{options.seeds} seeds from {options.first} on, up to {options.largest:,} requests"))
     print("", *lines, "", f"{len(found)} organizations in {time.perf_counter() - began:.0f} s", sep="\n")
     if options.write is not None:
         _write(options.write, lines)
