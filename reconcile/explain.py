@@ -108,8 +108,8 @@ def _search(connection: duckdb.DuckDBPyConnection) -> None:
     ledger.run_sql(connection, "explain/residual")
     ledger.insert(connection, "explained.relaxation", _RELAXED_COLUMNS, [BY_DAY, *RELAXED])
     for _ in range(2):  # what one pass nets uncovers what it hid from the others
-        ledger.run_sql(connection, "explain/cutoff")
-        ledger.run_sql(connection, "explain/cache_ttl")
+        for name in ("cutoff", "iterations_back", "cache_ttl"):
+            ledger.run_sql(connection, f"explain/{name}")
         for relaxed in RELAXED:
             _net(connection, "other_cell", *relaxed, by_day=False)
     _net(connection, "several", *BY_DAY, by_day=False)

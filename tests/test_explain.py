@@ -293,6 +293,29 @@ def test_a_keys_claim_ends_at_the_cells_variance(tmp_path):
         assert bridge(connection)["unlogged_key"] == "0.0025"
 
 
+def test_a_few_lines_too_many_take_nothing_off_a_silent_key(tmp_path):
+    """Beside a key that nobody logs, less than a tenth of its use too much: both are shown in full, and do not net."""
+    with month(
+        tmp_path,
+        [usage(HOUR, input=1000), usage(HOUR, input=700, api_key_id="apikey_b")],
+        [line(AT, "a", usage=tokens(1000)), line("2026-10-05T15:30:00Z", "again", usage=tokens(60))],
+    ) as connection:
+        assert found(connection) == [("unlogged_key", 700, "0.0035"), ("unreported", -60, "-0.0003")]
+
+
+def test_a_silent_key_leaves_room_for_use_without_a_key(tmp_path):
+    """Use without a key is not logged, so a line without one is the silent key's: nothing of that is missing."""
+    usages, lines = [], []
+    for hour, quantity in steady(48):
+        usages.append(usage(f"{hour}:00:00Z", input=10 * quantity, output=900))
+        lines.append(line(f"{hour}:10:00Z", f"a{hour}", usage=tokens(10 * quantity, 900)))
+    usages.append(usage(HOUR, input=300, api_key_id="apikey_b"))
+    usages.append(usage(HOUR, input=500, api_key_id=None))
+    lines.append(line(AT, "b", usage=tokens(300), api_key_id=None))
+    with month(tmp_path, usages, lines) as connection:
+        assert found(connection, "reason, quantity") == [("no_key", 500)]
+
+
 def test_a_key_whose_lines_stand_elsewhere_is_not_silent(tmp_path):
     """No line names the key, and lines without one hold its use in another workspace: workspace, not unlogged_key."""
     place = {"workspace_id": "wrkspc_a", "api_key_id": "apikey_b"}

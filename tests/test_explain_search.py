@@ -10,7 +10,7 @@ from month import closed, line, usage, write_config
 
 from reconcile.explain import evidence_requests
 
-NAMES = ("swaps", "fetched", "early", "sums", "both", "hourly", "noisy")
+NAMES = ("swaps", "fetched", "early", "sums", "both", "hourly", "noisy", "queued")
 ELSE = "claude-opus-4-6"
 NOISE = (10, 30)  # requests of one day, hours apart
 
@@ -31,7 +31,8 @@ def connection(tmp_path_factory):
 
     early: stamped up to 20 hours before, all under another model. sums: one counter for both lifetimes, no batch tier.
     both: every fourth line under another model and another geography. hourly: lines are written at full hours. noisy:
-    right, but for one line that is lost and one that was not reported, in two hours of one day.
+    right, but for one line that is lost and one that was not reported, in two hours of one day. queued: stamped up to 20
+    hours before, one counter for both lifetimes, every fifth with an extra turn that stands outside the counters.
     """
     folder = tmp_path_factory.mktemp("search")
     usages, keys = [], []
@@ -55,7 +56,7 @@ def connection(tmp_path_factory):
                 stamped = at.replace(hour=0, minute=0, second=0) + timedelta(days=1, seconds=random.randrange(900))
             elif name == "hourly":
                 stamped = at.replace(minute=0, second=0) + timedelta(hours=1, seconds=random.randrange(900))
-            elif name == "early":
+            elif name in {"early", "queued"}:
                 stamped = at - timedelta(seconds=int(72_000 * random.random() ** 3))
             split = (
                 {"ephemeral_5m_input_tokens": w1, "ephemeral_1h_input_tokens": w5}
@@ -65,7 +66,11 @@ def connection(tmp_path_factory):
             counters = {
                 "input_tokens": uncached, "cache_creation_input_tokens": w5 + w1, "cache_read_input_tokens": read,
                 "output_tokens": output, "inference_geo": "us" if name == "both" and is_other else "global",
-            } | ({} if name == "sums" else {"cache_creation": split})  # fmt: skip
+            } | ({} if name in {"sums", "queued"} else {"cache_creation": split})  # fmt: skip
+            if (name, number % 5) == ("queued", 0):
+                extra = {"input_tokens": 3 * uncached, "output_tokens": 2 * output}
+                usages.append(usage(f"{at:%Y-%m-%dT%H}:00:00Z", input=3 * uncached, output=2 * output, **place))
+                counters["iterations"] = [{"type": "compaction", **extra}]
             if name == "noisy" and number in NOISE:
                 # one is lost; of the other an attempt before it is logged too, which nobody counted
                 if number == NOISE[0]:
@@ -94,6 +99,7 @@ def connection(tmp_path_factory):
         ("both", {"model", "inference_geo"}),
         ("hourly", {"cutoff"}),
         ("noisy", {"unreported"}),
+        ("queued", {"cutoff", "cache_ttl", "iterations"}),
     ],
 )
 def test_each_log_has_its_own_reasons(connection, log, reasons):

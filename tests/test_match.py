@@ -4,7 +4,7 @@ import json
 from decimal import Decimal
 
 import pytest
-from month import bridge, closed, cost, line, tokens, usage, write_config
+from month import bridge, closed, cost, days, line, tokens, usage, write_config
 
 from reconcile import ledger
 from reconcile.errors import InvariantError, SourceError
@@ -144,6 +144,25 @@ def test_an_unknown_discount_on_both_speeds_is_told_apart(tmp_path):
     """Both speeds billed at 0.9: no line equals its product, together they are shared by it, so both cells fit."""
     with fast_month(tmp_path, ["0.36", "2.16"], 1000, 3000) as connection:
         assert dict(cells(connection, "speed, billed_usd")) == {"standard": "0.0036", "fast": "0.0216"}
+
+
+def test_what_both_speeds_share_keeps_the_fraction_to_the_last_decimal(tmp_path):
+    """Both speeds billed at 0.61 of odd quantities and rates: one discount, and no other rate."""
+    place = O55 | {"inference_geo": "us"}
+    usages, costs, lines = [], [], []
+    for number, day in enumerate(days(DAY, 4)):
+        for speed, price in (("standard", "0.00044"), ("fast", "0.00088")):
+            for meter, read, rate in ((INPUT, 0, "1"), ("cache_read_input_tokens", 1, "0.05")):
+                quantity = 4321 + 37 * number + len(speed) + read
+                counters = {"read": quantity} if read else {"input": quantity}
+                usages.append(usage(f"{day}T10:00:00Z", speed=speed, **place, **counters))
+                cents = quantity * Decimal(price) * Decimal(rate) * Decimal("0.61")
+                costs.append(cost(day, str(cents), meter, description=f"{speed} {meter}", **place))
+                logged = {"cache_read_input_tokens": quantity} if read else {"input_tokens": quantity}
+                said = tokens(speed=speed, inference_geo="us") | logged
+                lines.append(line(f"{day}T10:30:00Z", f"{day}{speed}{meter}", usage=said, **O55))
+    with closed(tmp_path, usages, costs, lines) as connection:
+        assert set(reasons(connection)) == {"discount"}
 
 
 def test_a_usage_row_without_the_field_is_standard(tmp_path):

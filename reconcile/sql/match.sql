@@ -161,7 +161,10 @@ untold as (
 part as (
     select * exclude (candidates, expected), unnest(candidates) as speed,
         generate_subscripts(candidates, 1) as position,
-        list_transform(candidates, lambda one: (coalesce(expected[one], 0) * 1000000::decimal(7, 0))::hugeint) as weights,
+        -- in the units that are shared, so that a fraction of the price stays one; in millionths where the product would overflow
+        list_transform(candidates, lambda one: (
+            coalesce(expected[one], 0) * if(units < 1000000000000000000, 1000000000000, 1000000)::decimal(13, 0)
+        )::hugeint) as weights,
     from untold
 ),
 weighed as (

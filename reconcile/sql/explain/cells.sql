@@ -32,7 +32,9 @@ select cell.cell_id,
     cell.variance_quantity - coalesce(claimed.quantity, 0) + coalesce(too_much.too_much, 0) as quantity,
     coalesce(too_much.too_much, 0) as too_much,
 from explained.cell as cell
-left join explained.too_much as too_much on too_much.cell_id = cell.cell_id
+left join (
+    select cell_id, sum(too_much)::bigint as too_much from explained.too_much group by cell_id
+) as too_much on too_much.cell_id = cell.cell_id
 left join (
     select cell_id, sum(quantity)::bigint as quantity from explained.claim group by cell_id
 ) as claimed on claimed.cell_id = cell.cell_id

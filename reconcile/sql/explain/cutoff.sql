@@ -3,14 +3,27 @@
 --   yet. A queue is never negative (where it would be, something was not logged), and nothing waits in it for more than a
 --   day: what has come and has not left 24 hours later was not reported, and no more was the level that the queue comes
 --   back to, to the token, more than 24 hours apart. A log is early where this leaves at most half of its hourly
---   differences and the queue empties exactly at least twice as often as not (chance does not; where it never empties, its
---   differences are at least a fifth of what was recorded); the same with the sides exchanged where a log stamps later
+--   differences and the queue empties exactly at least twice as often as not (chance does not; lost lines and extra turns
+--   force it empty in some meters: then in those that hold half of the differences, and five times more); where it never
+--   empties, the differences are at least a fifth of what was recorded. The same with the sides exchanged where a log stamps later
 --   than the provider counts. Within a day nothing is claimed; what crosses midnight is, one-sided at the month's edges.
 -- Grain: one adjustment a slot, meter and log. Reads: explained.slot, flow. Writes: explained.adjusted, slot.
 create or replace table explained.queue as
 with
-long as (
-    select slot_id, hour, day, workspace_id, model, service_tier, context_window, inference_geo, speed, log,
+place as (
+    select *, min(log) over (partition by workspace_id, model, service_tier, context_window, inference_geo, speed) as series_log
+    from explained.slot
+),
+-- a log that knows one lifetime of writes alone: the other one's wait in the same queue
+one_lifetime as (
+    select log,
+        if(sum(write_1h) = 0, 'cache_creation.ephemeral_5m_input_tokens', 'cache_creation.ephemeral_1h_input_tokens') as meter,
+    from explained.corrected
+    group by log
+    having (sum(write_5m) = 0) <> (sum(write_1h) = 0)
+),
+metered as (
+    select slot_id, hour, day, workspace_id, model, service_tier, context_window, inference_geo, speed, series_log,
         unnest([
             {'meter': 'uncached_input_tokens', 'quantity': input},
             {'meter': 'cache_creation.ephemeral_5m_input_tokens', 'quantity': write_5m},
@@ -19,17 +32,24 @@ long as (
             {'meter': 'output_tokens', 'quantity': output},
             {'meter': 'web_search_requests', 'quantity': searches},
         ], recursive := true)
-    from explained.slot
+    from place
+),
+waiting as (
+    select metered.* exclude (meter, quantity),
+        if(metered.meter like 'cache_creation.%', coalesce(one_lifetime.meter, metered.meter), metered.meter) as meter,
+        sum(metered.quantity)::bigint as quantity, sum(coalesce(flow.reported, 0))::bigint as reported,
+    from metered
+    left join one_lifetime on one_lifetime.log = metered.series_log
+    left join explained.flow as flow on flow.slot_id = metered.slot_id and flow.meter = metered.meter
+    where (metered.meter = 'web_search_requests') = (model is null)
+    group by all
 ),
 series as (
-    select long.*, coalesce(flow.reported, 0) as reported, coalesce(flow.reported, 0) - quantity as recorded,
-        min(log) over (partition by workspace_id, model, service_tier, context_window, inference_geo, speed) as series_log,
+    select *, reported - quantity as recorded,
         dense_rank() over (
-            order by workspace_id, model, service_tier, context_window, inference_geo, speed, long.meter
+            order by workspace_id, model, service_tier, context_window, inference_geo, speed, meter
         ) as series_id,
-    from long
-    left join explained.flow as flow on flow.slot_id = long.slot_id and flow.meter = long.meter
-    where (long.meter = 'web_search_requests') = (model is null)
+    from waiting
 ),
 -- direction 1: the log is earlier than the provider; -1: later
 walked as (
@@ -79,8 +99,8 @@ window through as (partition by direction, series_id order by hour);
 
 create or replace table explained.late as
 with
-scored as (
-    select series_log as log, direction,
+metered as (
+    select series_log as log, direction, meter,
         sum(abs(quantity)) as as_logged,
         sum(abs(left_over)) as left_tokens,
         sum(recorded) as recorded,
@@ -89,12 +109,24 @@ scored as (
     from explained.queue
     where meter <> 'web_search_requests'
     group by all
+),
+scored as (
+    select log, direction, sum(as_logged) as as_logged, sum(left_tokens) as left_tokens, sum(recorded) as recorded,
+        sum(emptied_exactly) as emptied_exactly, sum(emptied_by_force) as emptied_by_force,
+        sum(as_logged) filter (emptied_exactly >= 2 * emptied_by_force + 5) as where_exact,
+    from metered
+    group by all
 )
 select * from scored
 where log is not null and 2 * left_tokens <= as_logged
-    and emptied_exactly >= 2 * emptied_by_force
-    -- a queue that never runs empty shows itself by how much waits in it
-    and (emptied_exactly > 0 or 5 * as_logged >= recorded)
+    and (
+        2 * where_exact >= as_logged
+        or (
+            emptied_exactly >= 2 * emptied_by_force
+            -- a queue that never runs empty shows itself by how much waits in it
+            and (emptied_exactly > 0 or 5 * as_logged >= recorded)
+        )
+    )
 qualify row_number() over (partition by log order by left_tokens, direction desc) = 1;
 
 insert into explained.adjusted

@@ -1,8 +1,8 @@
 -- What the systematic reasons leave, hour by hour: the evidence of all reasons that follow.
--- Rule: reported (of those who could have logged it) less recorded, in the hours that the usage report covers; extra
---   iterations that the logs themselves hold are taken off as far as they were reported.
+-- Rule: reported (of those who could have logged it) less recorded, in the hours that the usage report covers; less the
+--   extra iterations that the logs themselves hold, which come back where they were not reported (iterations_back).
 -- Grain: explained.slot one row (hour, cell dimensions without meter; web searches by hour and workspace).
--- Reads: explained.known, corrected, fixed_iteration. Writes: explained.slot, flow, slot_cell, unsplit.
+-- Reads: explained.known, corrected, fixed_iteration. Writes: explained.slot, extra, flow, slot_cell, unsplit.
 create or replace table explained.hourly as
     select hour, workspace_id, model, service_tier, context_window, inference_geo, speed, meter, quantity, null as log,
         0 as cut_requests, 0 as requests, 0 as recorded_input,
@@ -46,40 +46,37 @@ summed as (
         sum(recorded_input)::bigint as recorded_input,
     from explained.hourly
     group by all
-),
-extra as (
-    select hour, workspace_id, model, service_tier, context_window, inference_geo, speed,
-        coalesce(sum(quantity) filter (meter = 'uncached_input_tokens'), 0)::bigint as input,
-        coalesce(sum(quantity) filter (meter = 'cache_creation.ephemeral_5m_input_tokens'), 0)::bigint as write_5m,
-        coalesce(sum(quantity) filter (meter = 'cache_creation.ephemeral_1h_input_tokens'), 0)::bigint as write_1h,
-        coalesce(sum(quantity) filter (meter = 'cache_read_input_tokens'), 0)::bigint as read,
-        coalesce(sum(quantity) filter (meter = 'output_tokens'), 0)::bigint as output,
-    from explained.fixed_iteration
-    group by all
 )
 select
-    row_number() over (
-        order by summed.hour, summed.workspace_id, summed.model, summed.service_tier, summed.context_window,
-            summed.inference_geo, summed.speed
-    ) as slot_id,
-    summed.hour, summed.hour::date as day, summed.workspace_id, summed.model, summed.service_tier,
-    summed.context_window, summed.inference_geo, summed.speed,
-    summed.input - greatest(0, least(summed.input, coalesce(extra.input, 0))) as input,
-    summed.write_5m - greatest(0, least(summed.write_5m, coalesce(extra.write_5m, 0))) as write_5m,
-    summed.write_1h - greatest(0, least(summed.write_1h, coalesce(extra.write_1h, 0))) as write_1h,
-    summed.read - greatest(0, least(summed.read, coalesce(extra.read, 0))) as read,
-    summed.output - greatest(0, least(summed.output, coalesce(extra.output, 0))) as output,
-    summed.searches, summed.log, summed.cut_requests, summed.requests, summed.recorded_input,
+    row_number() over (order by hour, workspace_id, model, service_tier, context_window, inference_geo, speed) as slot_id,
+    hour, hour::date as day, summed.* exclude (hour),
 from summed
-left join extra
-    on extra.hour = summed.hour and extra.workspace_id is not distinct from summed.workspace_id
-    and extra.model is not distinct from summed.model and extra.service_tier is not distinct from summed.service_tier
-    and extra.context_window is not distinct from summed.context_window
-    and extra.inference_geo is not distinct from summed.inference_geo and extra.speed is not distinct from summed.speed
 -- of the hours behind the last complete day the report tells as far as it has any
-where summed.hour <= (
+where hour <= (
     select greatest((select max(hour) from source.usage), through_on::timestamp + interval 23 hour) from source.run
 );
+
+-- The extra turns that the logs themselves hold, in the place and hour of their lines.
+create or replace table explained.extra as
+select slot.slot_id,
+    coalesce(sum(quantity) filter (meter = 'uncached_input_tokens'), 0)::bigint as input,
+    coalesce(sum(quantity) filter (meter = 'cache_creation.ephemeral_5m_input_tokens'), 0)::bigint as write_5m,
+    coalesce(sum(quantity) filter (meter = 'cache_creation.ephemeral_1h_input_tokens'), 0)::bigint as write_1h,
+    coalesce(sum(quantity) filter (meter = 'cache_read_input_tokens'), 0)::bigint as read,
+    coalesce(sum(quantity) filter (meter = 'output_tokens'), 0)::bigint as output,
+from explained.fixed_iteration as entry
+join explained.slot as slot
+    on slot.hour = entry.hour and slot.workspace_id is not distinct from entry.workspace_id
+    and slot.model is not distinct from entry.model and slot.service_tier is not distinct from entry.service_tier
+    and slot.context_window is not distinct from entry.context_window
+    and slot.inference_geo is not distinct from entry.inference_geo and slot.speed is not distinct from entry.speed
+group by slot.slot_id;
+
+update explained.slot as slot
+set input = slot.input - extra.input, write_5m = slot.write_5m - extra.write_5m, write_1h = slot.write_1h - extra.write_1h,
+    read = slot.read - extra.read, output = slot.output - extra.output,
+from explained.extra as extra
+where extra.slot_id = slot.slot_id;
 
 -- How much of the reported side flows through a slot: what can have waited there.
 create or replace table explained.flow as

@@ -1,8 +1,9 @@
 -- Whose usage no line of the logs can hold: keys that no line names, and use without a key.
 -- Rule: a workspace's logs name their key where lines that do carry at least 95 % of its recorded tokens (also where
 --   nothing is recorded). Only there is a key that no line names known to be unlogged, unless lines
---   without a key hold at least half of its use too much in the same hours of other workspaces. Keyless use is taken for unlogged, unless the hours say otherwise.
--- Grain: explained.naming one row a workspace; silent_key one a workspace and key; known one reported row that the logs
+--   without a key hold it: at least half of its use stands too much in the same hours of other workspaces, or the hours of
+--   its own say so. Use without a key is taken for unlogged, unless the hours say otherwise.
+-- Grain: explained.naming one row a workspace; silent_key and held_here one a workspace and key; known one reported row that the logs
 --   should hold; reported one a cell and key. Reads: matched.recorded, source.usage, key_named. Writes: explained.
 create or replace table explained.naming as
 select
@@ -23,6 +24,52 @@ full join (
 cross join (
     select count(*) > 0 as exist from matched.recorded where in_period and workspace_id is null and api_key_id is null
 ) as nameless;
+
+-- Use of nobody that the logs name, key by key and without one, that a workspace's lines without a key hold: half of it stands
+-- in a model's hours whose lines without a key come to just that, or without it the workspace's hours would agree much less.
+-- In output tokens, which no other confusion touches.
+create or replace table explained.held_here as
+with
+unnamed as (
+    select workspace_id, api_key_id, hour, model, sum(quantity) as used
+    from source.usage
+    where meter = 'output_tokens' and in_period
+        and (api_key_id is null or api_key_id not in (select api_key_id from source.key_named))
+    group by all
+),
+side as (
+    select workspace_id, hour, model, quantity as apart, 0 as nameless
+    from source.usage
+    where meter = 'output_tokens' and in_period
+    union all
+    select workspace_id, hour, model, -quantity, if(api_key_id is null, quantity, 0)
+    from matched.recorded
+    where meter = 'output_tokens' and in_period
+),
+compared as (
+    select unnamed.workspace_id, unnamed.api_key_id, unnamed.hour, sum(unnamed.used) as used,
+        coalesce(sum(unnamed.used) filter (slot.nameless = unnamed.used), 0) as just_that,
+    from unnamed
+    left join (
+        select workspace_id, hour, model, sum(nameless) as nameless from side group by all
+    ) as slot
+        on slot.workspace_id is not distinct from unnamed.workspace_id and slot.hour = unnamed.hour
+        and slot.model = unnamed.model
+    group by all
+),
+hourly as (
+    select workspace_id, hour, sum(apart) as apart,
+        sum(sum(nameless)) over (partition by workspace_id) as nameless,
+    from side
+    group by workspace_id, hour
+)
+select compared.workspace_id, compared.api_key_id
+from compared
+join hourly
+    on hourly.workspace_id is not distinct from compared.workspace_id and hourly.hour = compared.hour
+group by compared.workspace_id, compared.api_key_id
+having 2 * any_value(hourly.nameless) >= sum(used)
+    and (2 * sum(just_that) >= sum(used) or 2 * sum(abs(apart - used) - abs(apart)) > sum(used));
 
 create or replace table explained.silent_key as
 with
@@ -66,31 +113,22 @@ held_use as (
     select workspace_id, api_key_id, sum(quantity) as quantity from held group by all
 )
 select key_use.workspace_id, key_use.api_key_id, naming.recorded, naming.named,
-    naming.names_keys and 2 * coalesce(held_use.quantity, 0) < key_use.quantity as claimed,
+    naming.names_keys and 2 * coalesce(held_use.quantity, 0) < key_use.quantity and held_here.api_key_id is null as claimed,
 from key_use
 join explained.naming as naming on naming.workspace_id is not distinct from key_use.workspace_id
 left join held_use
-    on held_use.workspace_id is not distinct from key_use.workspace_id and held_use.api_key_id = key_use.api_key_id;
+    on held_use.workspace_id is not distinct from key_use.workspace_id and held_use.api_key_id = key_use.api_key_id
+left join explained.held_here as held_here
+    on held_here.workspace_id is not distinct from key_use.workspace_id and held_here.api_key_id = key_use.api_key_id;
 
--- Keyless use that a workspace's logs clearly hold: without it, the workspace's hours would agree much less.
+-- Use without a key that a workspace's logs hold.
 create or replace table explained.keyless as
-with hourly as (
-    select workspace_id, hour, sum(apart) as apart, sum(keyless) as keyless
-    from (
-        select workspace_id, hour, quantity as apart, if(api_key_id is null, quantity, 0) as keyless
-        from source.usage
-        where meter <> 'web_search_requests' and in_period
-        union all
-        select workspace_id, hour, -quantity, 0
-        from matched.recorded
-        where meter <> 'web_search_requests' and in_period
-    )
-    group by all
-)
-select workspace_id, 2 * sum(abs(apart - keyless) - abs(apart)) > sum(keyless) as logged
-from hourly
-group by workspace_id
-having sum(keyless) > 0;
+select usage.workspace_id, bool_or(held_here.workspace_id is not null) as logged
+from source.usage as usage
+left join explained.held_here as held_here
+    on held_here.api_key_id is null and held_here.workspace_id is not distinct from usage.workspace_id
+where usage.api_key_id is null and usage.in_period and usage.meter <> 'web_search_requests'
+group by usage.workspace_id;
 
 create or replace table explained.known as
 select usage.*

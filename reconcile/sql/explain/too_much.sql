@@ -1,9 +1,10 @@
--- What single hours have too much, in cells that lack something in other hours: it is unreported, and does not make up for
--- what is missing beside it.
--- Rule: explained.hour_over, where nothing of the day's slot was moved since; but lines without a key may hold the use of a
---   silent key (or of none) that is reported there too: where both meet, nothing is too much.
--- Grain: explained.too_much one row a cell. Reads: explained.hour_over, slot, slot_cell, corrected,
---   reported, silent_key. Writes: explained.too_much.
+-- What cells have too much beside what they lack: it is unreported, and does not make up for what is missing beside it.
+-- Rule: what single hours have too much (explained.hour_over), where nothing of the day's slot was moved since; but lines
+--   without a key may hold the use of a silent key (or of none) that is reported there too: where both meet, nothing is too
+--   much. Then, where silent keys have more use in a cell than it lacks, what lines without a key cannot hold of it, as
+--   long as that is less than a tenth of a workspace's silent use: more may be that use, under another key's name.
+-- Grain: explained.too_much one row a cell and rule. Reads: explained.hour_over, slot, slot_cell, corrected,
+--   reported, silent_key, left_over. Writes: explained.too_much.
 insert into explained.too_much
 with
 nameless as (
@@ -40,3 +41,59 @@ left join nameless
     and nameless.context_window = slot.context_window and nameless.inference_geo = slot.inference_geo
     and nameless.speed = slot.speed
 where unnamed_use.cell_id is null or nameless.day is null;
+
+insert into explained.too_much
+with
+silent_use as (
+    select reported.cell_id, sum(reported.quantity) filter (silent.claimed) as quantity,
+        sum(reported.quantity) filter (reported.api_key_id is null) as keyless,
+    from explained.reported as reported
+    left join explained.silent_key as silent
+        on silent.workspace_id is not distinct from reported.workspace_id and silent.api_key_id = reported.api_key_id
+    group by reported.cell_id
+    having bool_or(silent.claimed)
+),
+nameless as (
+    select day, workspace_id,
+        if(counter.meter = 'web_search_requests', null, model) as model,
+        if(counter.meter = 'web_search_requests', null, service_tier) as service_tier,
+        if(counter.meter = 'web_search_requests', null, context_window) as context_window,
+        if(counter.meter = 'web_search_requests', null, inference_geo) as inference_geo,
+        if(counter.meter = 'web_search_requests', null, speed) as speed,
+        counter.meter as meter, sum(counter.quantity) as quantity,
+    from (
+        select *, unnest([
+            {'meter': 'uncached_input_tokens', 'quantity': input},
+            {'meter': 'cache_creation.ephemeral_5m_input_tokens', 'quantity': write_5m},
+            {'meter': 'cache_creation.ephemeral_1h_input_tokens', 'quantity': write_1h},
+            {'meter': 'cache_read_input_tokens', 'quantity': read},
+            {'meter': 'output_tokens', 'quantity': output},
+            {'meter': 'web_search_requests', 'quantity': searches},
+        ]) as counter
+        from explained.corrected
+        where api_key_id is null
+    )
+    group by all
+),
+short as (
+    select silent_use.cell_id, cell.workspace_id, silent_use.quantity,
+        greatest(
+            0,
+            silent_use.quantity + coalesce(silent_use.keyless, 0) - left_over.quantity - coalesce(nameless.quantity, 0)
+        ) as too_much,
+    from silent_use
+    join explained.cell as cell on cell.cell_id = silent_use.cell_id
+    join explained.left_over as left_over on left_over.cell_id = silent_use.cell_id
+    left join nameless
+        on nameless.day = cell.day and nameless.meter = cell.meter
+        and nameless.workspace_id is not distinct from cell.workspace_id
+        and nameless.model is not distinct from cell.model
+        and nameless.service_tier is not distinct from cell.service_tier
+        and nameless.context_window is not distinct from cell.context_window
+        and nameless.inference_geo is not distinct from cell.inference_geo
+        and nameless.speed is not distinct from cell.speed
+)
+select cell_id, too_much::bigint
+from short
+qualify 10 * sum(too_much) over (partition by workspace_id) < sum(quantity) over (partition by workspace_id)
+    and too_much > 0;

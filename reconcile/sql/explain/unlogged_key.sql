@@ -1,8 +1,8 @@
 -- Usage of API keys that no line of the period's logs names.
 -- Rule: claimed only in workspaces where lines that name their key carry at least 95 % of the recorded tokens: that key's
---   reported quantity, at most what is left of the cell's positive variance (keys in order of their id), against which
---   single hours that have too much are not set.
--- Grain: one claim a cell and key. Reads: explained.reported, silent_key. Writes: explained.claim, note.
+--   reported quantity, at most what is left of the cell's positive variance (keys in order of their id) less the cell's use
+--   without a key; what is too much in the cell is not set against it.
+-- Grain: one claim a cell and key. Reads: explained.reported, silent_key, keyless, left_over. Writes: explained.claim, note.
 insert into explained.claim (cell_id, position, reason, confidence, api_key_id, quantity)
 with wanted as (
     select reported.cell_id, reported.api_key_id, reported.quantity
@@ -12,10 +12,16 @@ with wanted as (
     where silent.claimed
 ),
 running as (
-    select wanted.*, left_over.quantity as available,
+    select wanted.*, left_over.quantity - coalesce(no_key.quantity, 0) as available,
         sum(wanted.quantity) over (partition by wanted.cell_id order by wanted.api_key_id)::bigint as upto,
     from wanted
     join explained.left_over as left_over on left_over.cell_id = wanted.cell_id
+    left join (
+        select reported.cell_id, reported.quantity
+        from explained.reported as reported
+        left join explained.keyless as keyless on keyless.workspace_id is not distinct from reported.workspace_id
+        where reported.api_key_id is null and not coalesce(keyless.logged, false)
+    ) as no_key on no_key.cell_id = wanted.cell_id
 ),
 capped as (
     select cell_id, api_key_id, least(quantity, available - (upto - quantity)) as quantity from running
