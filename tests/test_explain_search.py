@@ -31,7 +31,7 @@ def connection(tmp_path_factory):
 
     early: stamped up to 20 hours before, all under another model. sums: one counter for both lifetimes, no batch tier.
     both: every fourth line under another model and another geography. hourly: lines are written at full hours. noisy:
-    right, but for one line that is lost and one that was not reported, in two hours of one day. queued: stamped up to 20
+    right, but for one line that is lost and one that was not reported, in two hours of a day. queued: stamped up to 20
     hours before, one counter for both lifetimes, every fifth with an extra turn that stands outside the counters.
     """
     folder = tmp_path_factory.mktemp("search")
