@@ -342,6 +342,21 @@ def test_lines_without_a_key_can_be_a_silent_keys(tmp_path):
         assert found(connection) == []
 
 
+def test_lines_without_a_key_that_are_hours_early_are_still_a_silent_keys(tmp_path):
+    """Where most of a key's use is recorded by the day, a lost line of it is a lost line, and no unlogged key."""
+    usages, lines = [], []
+    for number, (hour, quantity) in enumerate(steady(48)):
+        usages.append(usage(f"{hour}:00:00Z", input=25 * quantity, output=9000))
+        lines.append(line(f"{hour}:10:00Z", f"a{hour}", usage=tokens(25 * quantity, 9000)))
+        if number % 3 == 2:
+            day = hour[:10]
+            usages.append(usage(f"{hour}:00:00Z", input=quantity, output=30, api_key_id="apikey_b"))
+            if number != 20:
+                lines.append(line(f"{day}T00:20:00Z", f"b{hour}", usage=tokens(quantity, 30), api_key_id=None))
+    with month(tmp_path, usages, lines) as connection:
+        assert found(connection, "reason, quantity") == [("unlogged", 4317)]
+
+
 def test_a_key_without_logs_is_unlogged(tmp_path):
     """With no request log at all, each key's usage is an unlogged key and keyless use no_key; nothing breaks."""
     with month(
@@ -398,6 +413,18 @@ def test_a_discount_begins_in_mid_month(tmp_path):
         assert found(connection, "reason, day_from::varchar, day_to::varchar, amount_usd") == [
             ("discount", "2026-10-20", "2026-10-22", "-0.0105")  # 3 days x $0.0175 x 0.2
         ]
+
+
+def test_a_discount_begins_where_requests_are_unknown(tmp_path):
+    """Haiku 5.5 at 0.9 of list: the first day, of which nothing is logged, is of the discount as its price fits it."""
+    place = {"model": "claude-haiku-5-5"}
+    dates = days("2026-10-17", 4)
+    usages = [usage(f"{day}T10:00:00Z", input=3000, output=100, **place) for day in dates]
+    cents = {INPUT: "0.027", OUTPUT: "0.0045"}
+    costs = [cost(day, amount, meter, **place) for day in dates for meter, amount in cents.items()]
+    lines = [line(f"{day}T10:30:00Z", day, usage=tokens(3000, 100), **place) for day in dates[1:]]
+    with closed(tmp_path, usages, costs, lines) as connection:
+        assert found(connection, "reason, day_from::varchar")[1:] == [("discount", "2026-10-17")]
 
 
 def test_a_discount_and_another_rate_of_one_model(tmp_path):

@@ -73,11 +73,19 @@ with voting as (
     select * from explained.price_cell
     where model is not null and list_usd > 0 and billed_usd > 0 and (price_high_usd is null or variance_quantity = 0)
 ),
+-- a straddled step whose requests are not all known has no vote, but can show the first or the last day
+carrying as (
+    select model, day, coalesce(fraction_of_list, if(list_price_usd = price_usd, fraction, null)) as fraction
+    from explained.price_cell
+    where settled is null
+),
 candidate as (
-    select model, fraction_of_list as fraction, min(day) as from_on, max(day) as to_on
-    from voting
-    where settled is null and fraction_of_list < 1
-    group by model, fraction_of_list
+    select model, fraction, min(day) as from_on, max(day) as to_on
+    from carrying
+    semi join (
+        select model, fraction_of_list as fraction from voting where settled is null and fraction_of_list < 1
+    ) as voted using (model, fraction)
+    group by model, fraction
 ),
 by_meter as (
     select

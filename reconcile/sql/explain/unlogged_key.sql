@@ -1,7 +1,8 @@
 -- Usage of API keys that no line of the period's logs names.
 -- Rule: claimed only in workspaces where lines that name their key carry at least 95 % of the recorded tokens: that key's
 --   reported quantity, at most what is left of the cell's positive variance (keys in order of their id) less the cell's use
---   without a key; what is too much in the cell is not set against it.
+--   without a key; what is too much in the cell is not set against it. Where lines without a key leave less than half of its
+--   use missing, they hold it, and what is missing are single lines.
 -- Grain: one claim a cell and key. Reads: explained.reported, silent_key, keyless, left_over. Writes: explained.claim, note.
 insert into explained.claim (cell_id, position, reason, confidence, api_key_id, quantity)
 with wanted as (
@@ -24,10 +25,23 @@ running as (
     ) as no_key on no_key.cell_id = wanted.cell_id
 ),
 capped as (
-    select cell_id, api_key_id, least(quantity, available - (upto - quantity)) as quantity from running
+    select running.cell_id, running.api_key_id, running.quantity as used, cell.meter = 'web_search_requests' as is_search,
+        greatest(0, least(running.quantity, available - (upto - running.quantity))) as quantity, silent.named < silent.recorded as some_nameless,
+    from running
+    join explained.cell as cell on cell.cell_id = running.cell_id
+    join explained.silent_key as silent
+        on silent.workspace_id is not distinct from cell.workspace_id and silent.api_key_id = running.api_key_id
+),
+missing as (
+    select api_key_id
+    from capped
+    where not is_search
+    group by api_key_id
+    having not bool_or(some_nameless) or 2 * sum(quantity) >= sum(used)
 )
 select cell_id, 15, 'unlogged_key', 'measured', api_key_id, quantity
 from capped
+semi join missing using (api_key_id)
 where quantity > 0;
 
 insert into explained.note
