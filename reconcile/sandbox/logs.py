@@ -155,15 +155,17 @@ def _searched(searches: int) -> str:
 def _usage(log: Log, request: Request, touch: Touch) -> str:
     tokens: Five = touch.tokens or request.tokens
     uncached, write_5m, write_1h, read, output = tokens
-    iterations = f', "iterations": {_iterations(request, touch)}' if touch.iterations else ""
     return (
         f'{{"input_tokens": {uncached}, "cache_creation_input_tokens": {write_5m + write_1h}, '
         f'"cache_read_input_tokens": {read}, {_split(touch, write_5m, write_1h)}"output_tokens": {output}'
-        f"{_searched(request.searches)}{_dimensions(log, request, touch)}{iterations}}}"
+        f"{_searched(request.searches)}{_dimensions(log, request, touch)}{_turns(request, touch)}}}"
     )
 
 
-def _iterations(request: Request, touch: Touch) -> str:
+def _turns(request: Request, touch: Touch) -> str:
+    """The iterations of a request that had extra turns, each with its own tokens."""
+    if not touch.iterations:
+        return ""
     turns: list[dict[str, object]] = []
     for turn in touch.iterations:
         entry: dict[str, object] = {
@@ -185,7 +187,7 @@ def _iterations(request: Request, touch: Touch) -> str:
             "output_tokens": request.output,
         }
     )
-    return json.dumps(turns)
+    return f', "iterations": {json.dumps(turns)}'
 
 
 def _event_line(log: Log, request: Request, touch: Touch, event: Event) -> str:
@@ -208,7 +210,9 @@ def _event_line(log: Log, request: Request, touch: Touch, event: Event) -> str:
         usage = (
             "{"
             + "".join(f'"{name}": {json.dumps(quantity)}, ' for name, quantity in counters.items())
-            + f'"output_tokens": {event.output}{_searched(event.searches)}}}'
+            + f'"output_tokens": {event.output}{_searched(event.searches)}'
+            + (_turns(request, touch) if event is touch.events[-1] else "")
+            + "}"
         )
     return (
         f'{{"request_id": "{request.id}", "timestamp": "{timestamp}", "model": "{_model_name(log, request, touch)}", '

@@ -218,7 +218,9 @@ class Planter:
     def _lose(self, plant: str, request: Request, work: _Work) -> None:
         """No line at all. In the first and last hour of a gap the log has lines too: there it is no gap."""
         is_gap = plant == "log_gap" and self._in_gap(work, request.at)
-        self._truth.move("log_gap" if is_gap else "unlogged", _place(request), _parts(request), ())
+        turns = () if request.touch is None else request.touch.iterations
+        parts = (*_parts(request), *(turn_part(request, turn) for turn in turns))
+        self._truth.move("log_gap" if is_gap else "unlogged", _place(request), parts, ())
 
     def _keep(self, request: Request, log: Log, part: Part, workspace: str | None, moved: str = "") -> None:
         """Let the truth know what the recorded side holds; ``workspace`` where it is not the request's own.
@@ -248,10 +250,11 @@ class Planter:
             request.model = _served_instead(request) or request.model
         if "context_window" in taking:
             request.calls = _calls(request, taking["context_window"].random)
-        if "iterations" in taking:
+        if "iterations" in taking and "cut_stream" not in taking:  # a stream that ends early does not tell of its turns
             turn = _turn(request, taking["iterations"].random)
             touch.iterations = (turn,)
-            self._truth.move("iterations", _place(request), (turn_part(request, turn),), ())
+            if not any(plant in taking for plant in _LOST):  # else they are lost with their line
+                self._truth.move("iterations", _place(request), (turn_part(request, turn),), ())
 
     # What the log says of it
 

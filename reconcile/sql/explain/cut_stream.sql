@@ -1,8 +1,8 @@
 -- Streams that ended before their last usage event: billed for what was generated, logged with a placeholder.
--- Rule: on the days of a place on which a log holds streams without an end, the output that was reported and not
---   recorded. Where input is missing there too, whole requests are missing beside the cut ones: the output is
+-- Rule: on the days of a place on which a log holds streams without an end (and on those beside them, for a log that stamps
+--   early or late), the output that was reported and not recorded. Where input is missing there too, whole requests are missing beside the cut ones: the output is
 --   shared by the number of cut streams and of missing requests (missing input over the cell's input a request).
--- Grain: one claim a cell and log. Reads: explained.slot. Writes: explained.claim, note.
+-- Grain: one claim a cell and log. Reads: explained.slot, adjusted. Writes: explained.claim, note.
 insert into explained.claim (cell_id, position, reason, confidence, log, quantity)
 with
 usual as (
@@ -11,12 +11,28 @@ usual as (
     from explained.slot
     group by all
 ),
+late as (
+    select log, any_value(direction) as direction
+    from explained.adjusted where reason = 'cutoff' and direction is not null group by log
+),
+ended as (
+    select slot.slot_id, sum(beside.cut_requests)::bigint as cut_requests, arg_max(beside.log, (beside.cut_requests, beside.log)) as log,
+    from explained.slot as slot
+    join explained.slot as beside
+        on beside.cut_requests > 0 and beside.workspace_id is not distinct from slot.workspace_id
+        and beside.model = slot.model and beside.service_tier = slot.service_tier
+        and beside.context_window = slot.context_window and beside.inference_geo = slot.inference_geo
+        and beside.speed = slot.speed
+    left join late on late.log = beside.log
+    where beside.day = slot.day or beside.day + late.direction = slot.day
+    group by slot.slot_id
+),
 cut as (
-    select slot.slot_id, slot.log,
+    select slot.slot_id, ended.log,
         case
             when slot.input + slot.write_5m + slot.write_1h + slot.read <= 0 then slot.output
-            else slot.output * slot.cut_requests // (
-                slot.cut_requests + greatest(
+            else slot.output * ended.cut_requests // (
+                ended.cut_requests + greatest(
                     1,
                     (slot.input + slot.write_5m + slot.write_1h + slot.read) * usual.requests
                         // greatest(usual.input_tokens, 1)
@@ -24,12 +40,13 @@ cut as (
             )
         end as quantity,
     from explained.slot as slot
+    join ended on ended.slot_id = slot.slot_id
     join usual
         on usual.day = slot.day and usual.workspace_id is not distinct from slot.workspace_id
         and usual.model = slot.model and usual.service_tier = slot.service_tier
         and usual.context_window = slot.context_window and usual.inference_geo = slot.inference_geo
         and usual.speed = slot.speed
-    where slot.cut_requests > 0 and slot.output > 0
+    where slot.output > 0
 ),
 wanted as (
     select slot_cell.cell_id, min(cut.log) as log, sum(cut.quantity)::bigint as quantity
