@@ -493,6 +493,46 @@ def test_a_log_that_is_right_beside_one_that_is_wrong(tmp_path):
         assert found(connection, "reason, log") == [("time_zone", "wrong")]
 
 
+@pytest.mark.parametrize(
+    ("an_hour", "silent", "lost", "expected"),
+    [
+        (4, range(60, 63), (), {"log_gap": 12}),  # three hours of a busy log
+        (1, range(60, 64), (), {"log_gap": 4}),  # four of a quiet one, whose use is missing in each of them
+        (1, (), (60,), {"unlogged": 1}),  # one hour of a quiet log is a lost line
+        (1, range(60, 64), (90,), {"log_gap": 4, "unlogged": 1}),
+    ],
+)
+def test_a_gap_is_told_from_lost_lines(tmp_path, an_hour, silent, lost, expected):
+    """Hours without a line are a gap where chance would hardly leave them out: by what else is written, and missing."""
+    usages, lines = [], []
+    for number, (hour, quantity) in enumerate(steady(144)):
+        for minute in range(an_hour):
+            usages.append(usage(f"{hour}:00:00Z", input=quantity + minute, output=quantity // 3))
+            if number not in silent and number not in lost:
+                said = tokens(quantity + minute, quantity // 3)
+                lines.append(line(f"{hour}:{10 + minute}:00Z", f"a{number}.{minute}", usage=said))
+    with month(tmp_path, usages, lines) as connection:
+        requests = {}
+        for reason, quantity in found(connection, "reason, quantity"):
+            hours = [*silent] if reason == "log_gap" else [*lost]
+            tokens_of = [quantity_ for number, (_, quantity_) in enumerate(steady(144)) if number in hours]
+            assert quantity == sum(an_hour * (one + one // 3) + sum(range(an_hour)) for one in tokens_of)
+            requests[reason] = an_hour * len(hours)
+        assert requests == expected
+
+
+def test_a_log_that_is_less_used_has_no_gaps(tmp_path):
+    """From the fourth day on one request a day, one of which is lost: hours without a line are usual by then."""
+    usages, lines = [], []
+    for number, (hour, quantity) in enumerate(steady(240)):
+        if number < 72 or number % 24 == 10:
+            usages.append(usage(f"{hour}:00:00Z", input=quantity, output=quantity // 3))
+            if number != 178:
+                lines.append(line(f"{hour}:10:00Z", f"a{number}", usage=tokens(quantity, quantity // 3)))
+    with month(tmp_path, usages, lines) as connection:
+        assert [reason for (reason,) in found(connection, "reason")] == ["unlogged"]
+
+
 def test_noise_that_cancels_is_no_reason(tmp_path):
     """Too much on one day and as much too little on the next in other hours is not cutoff: unlogged and unreported."""
     usages = [usage("2026-10-05T10:00:00Z", input=5000), usage("2026-10-06T15:00:00Z", input=5000)]

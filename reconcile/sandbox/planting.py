@@ -153,7 +153,7 @@ class Planter:
             return False
         if place.days is not None and not place.days[0] <= request.day - self._scenario.first_day < place.days[1]:
             return False
-        if place.plant == "log_gap" and self._in_gap(work, request.at) is None:
+        if place.plant == "log_gap" and not self._in_gap(work, request.at):
             return False
         if self._organization.spares_steps and request.steps_inside_window and place.plant not in _SEES_STEPS:
             return False
@@ -167,14 +167,9 @@ class Planter:
     def _log(self, request: Request) -> Log:
         return self._logs[request.source.log or ""]
 
-    def _in_gap(self, work: _Work, at: int) -> bool | None:
-        """None outside the gap; else whether the log has no line at all in that hour."""
+    def _in_gap(self, work: _Work, at: int) -> bool:
         start = self._scenario.first_day * DAY_MS + round(work.place.from_hour * _HOUR_MS)
-        end = start + round(work.strength * _HOUR_MS)
-        if not start <= at < end:
-            return None
-        hour = at // _HOUR_MS * _HOUR_MS
-        return start <= hour and hour + _HOUR_MS <= end
+        return start <= at < start + round(work.strength * _HOUR_MS)
 
     # One request
 
@@ -198,11 +193,12 @@ class Planter:
             lost = next((plant for plant in _LOST if plant in taking), None)
             if lost is not None:
                 touch.logged = False
-                self._lose(lost, request, taking[lost])
+                self._lose(lost, request)
                 return []
             ghosts = [self._ghost(request, log, taking)] if "unreported" in taking else []
             self._say(request, log, touch, taking)
             return ghosts
+        self._truth.wrote(log.name, request.at // _HOUR_MS)
         self._keep(request, log, request.part(), None)
         return []
 
@@ -215,12 +211,14 @@ class Planter:
         else:
             self._truth.silent(source.workspace.name, place, request.part())
 
-    def _lose(self, plant: str, request: Request, work: _Work) -> None:
-        """No line at all. In the first and last hour of a gap the log has lines too: there it is no gap."""
-        is_gap = plant == "log_gap" and self._in_gap(work, request.at)
+    def _lose(self, plant: str, request: Request) -> None:
+        """No line at all."""
         turns = () if request.touch is None else request.touch.iterations
         parts = (*_parts(request), *(turn_part(request, turn) for turn in turns))
-        self._truth.move("log_gap" if is_gap else "unlogged", _place(request), parts, ())
+        if plant == "log_gap":
+            self._truth.gap(request.source.log or "", request.at // _HOUR_MS, _place(request), parts)
+        else:
+            self._truth.move("unlogged", _place(request), parts, ())
 
     def _keep(self, request: Request, log: Log, part: Part, workspace: str | None, moved: str = "") -> None:
         """Let the truth know what the recorded side holds; ``workspace`` where it is not the request's own.
@@ -365,6 +363,8 @@ class Planter:
         """When the line says that it was: earlier or later than the provider counts, by a clock that is off."""
         at = request.at
         for plant in ("cutoff", "time_zone"):
+            if plant == "time_zone":  # the hour by the log's clock, were it right
+                self._truth.wrote(request.source.log or "", at // _HOUR_MS)
             if plant in taking:
                 stamped = at + _off_by(taking[plant], at)
                 if plant == "cutoff" and stamped > at:

@@ -110,7 +110,8 @@ class Truth:
     """Sums what was planted, by reason and place, over the period's complete days.
 
     It also keeps what the recorded side holds as far as the value of others hangs on it: how much of each
-    workspace's tokens stand on lines that name their key, and what requests were recorded above their cell's price.
+    workspace's tokens stand on lines that name their key, the hours in which a log has lines, and what requests were
+    recorded above their cell's price.
     """
 
     def __init__(self, first_day: int, until_day: int) -> None:
@@ -120,6 +121,8 @@ class Truth:
         self._silent: dict[tuple[str, str], list[int]] = {}
         self._named: dict[str, list[int]] = {}
         self._moved: dict[str, int] = {}
+        self._gaps: list[tuple[tuple[str, int], str, tuple[Part, ...]]] = []
+        self._written: set[tuple[str, int]] = set()
         self.excess: dict[Cell, dict[tuple[str, str], list[int]]] = {}
 
     def covers(self, day: int) -> bool:
@@ -156,6 +159,14 @@ class Truth:
             entry[1] += sum(part.tokens)
             entry[2] += part.value()
 
+    def gap(self, log: str, hour: int, place: str, parts: tuple[Part, ...]) -> None:
+        """Book a request that was lost while its log was silent, by hours since 1970: it may have written in that hour."""
+        self._gaps.append(((log, hour), place, parts))
+
+    def wrote(self, log: str, hour: int) -> None:
+        """Keep that a log has a line in an hour."""
+        self._written.add((log, hour))
+
     def record(self, workspace: str, part: Part, own_rates: Five, *, names_key: bool, moved: tuple[str, str]) -> None:
         """Keep what a kept line holds, at its own rates, in a workspace by name ("?" where the log does not know it).
 
@@ -185,6 +196,9 @@ class Truth:
             reason = "unlogged_key" if 100 * named >= 95 * recorded else "unlogged"
             self.add(reason, place, requests, quantity, pico_usd)
         self._silent.clear()
+        for log_hour, place, parts in self._gaps:
+            self.move("unlogged" if log_hour in self._written else "log_gap", place, parts, ())
+        self._gaps.clear()
         order = {reason: position for position, reason in enumerate(PLANTS)}
         return tuple(
             Planted(reason, place, requests or 0, quantity, usd(pico_usd or 0))

@@ -1,69 +1,28 @@
 -- Hours in which a log that otherwise writes has no line at all.
--- Rule: a run of such hours is a gap when the log's own average (same hour of the day, weekday or weekend) lets at least
---   7 lines expect in it, a chance below 1 in 1,000 otherwise. Claimed is what was reported in these hours and not
---   recorded by any log, of the keys that the log names (where it names them on 95 % of its requests), else of the
---   workspaces that it writes for; at most what is left of the cell's positive variance.
--- Grain: one claim a cell and log. Reads: source.log_hour, explained.known, corrected, cell. Writes: explained.gap, claim, note.
-create or replace table explained.gap as
-with hours as (
-    select unnest(generate_series(
-        start_on::timestamp, through_on::timestamp + interval 23 hour, interval 1 hour
-    )) as hour
-    from source.run
-),
-written as (
-    select lines.log, date_trunc('hour', lines.hour - to_minutes(coalesce(shift.minutes, 0)))::timestamp as hour,
-        sum(lines.lines)::bigint as lines,
-    from source.log_hour as lines
-    left join explained.shift as shift on shift.log = lines.log
-    group by all
-),
-grid as (
-    select log.log, hours.hour, coalesce(written.lines, 0) as lines,
-        hour(hours.hour) as hour_of_day, isodow(hours.hour) >= 6 as weekend,
-        sum(coalesce(written.lines, 0)) over (partition by log.log, hours.hour::date) as day_lines,
-    from source.log as log
-    cross join hours
-    left join written on written.log = log.log and written.hour = hours.hour
-    where log.requests > 0
-),
-expected as (
-    select *,
-        -- over the days on which it writes at all: a log may have begun, or ended, within the month
-        coalesce(
-            avg(lines) filter (day_lines > 0) over (partition by log, hour_of_day, weekend),
-            avg(lines) filter (day_lines > 0) over (partition by log, hour_of_day)
-        ) as lines_expected,
-        hour - to_hours(row_number() over (partition by log, lines = 0 order by hour)) as run,
-    from grid
-)
-select log, min(hour) as from_at, max(hour) + interval 1 hour as until_at, count(*)::bigint as hours,
-    sum(lines_expected) as lines_expected,
-from expected
-where lines = 0
-group by log, run
-having sum(lines_expected) >= 7;
-
--- A log of one or two days shows no habit that its silence could break.
-delete from explained.gap
-where log in (select log from source.log_hour group by log having count(distinct hour::date) < 3);
-
-insert into explained.claim (cell_id, position, reason, confidence, log, quantity)
+-- Rule: a run of such hours is a gap when the chance of it is below 1 in 10,000: that a log writes nothing where its own
+--   average (same hour of the day, weekday or weekend, of the week before or after, where there are less) lets lines
+--   expect, at least one; times that just there the use of so many places is missing as it otherwise misses (by the place,
+--   and in the days around). Claimed is what was reported in these hours and not recorded by any log, of the keys that the
+--   log names (where it names them on 95 % of its requests), else of the workspaces that it writes for; at most what is
+--   left of the cell's positive variance.
+-- Grain: one claim a cell and log. Reads: explained.known, corrected, adjusted, fetched, left_over. Writes:
+--   explained.served, served_hour, gap, claim, note.
+create or replace table explained.served as
 with naming as (
     select log, 100 * count(api_key_id) >= 95 * count(*) as names_keys
     from source.request
     group by log
-),
-served as (
-    select distinct request.log, naming.names_keys, if(naming.names_keys, null, request.workspace_id) as workspace_id,
-        if(naming.names_keys, request.api_key_id, null) as api_key_id,
-    from source.request as request
-    join naming on naming.log = request.log
-),
-side as (
-    select known.hour, known.workspace_id, known.model, known.service_tier, known.context_window, known.inference_geo,
-        known.speed, known.meter, known.api_key_id, known.quantity,
-    from explained.known as known
+)
+select distinct request.log, naming.names_keys, if(naming.names_keys, null, request.workspace_id) as workspace_id,
+    if(naming.names_keys, request.api_key_id, null) as api_key_id,
+from source.request as request
+join naming on naming.log = request.log;
+
+-- What was reported and recorded of the places that a log serves, hour by hour.
+create or replace table explained.served_hour as
+with side as (
+    select hour, workspace_id, model, service_tier, context_window, inference_geo, speed, meter, api_key_id, quantity
+    from explained.known
     union all
     select hour, workspace_id, model, service_tier, context_window, inference_geo, speed, counter.meter, api_key_id,
         -counter.quantity
@@ -80,17 +39,120 @@ side as (
     union all
     select hour, workspace_id, null, null, null, null, null, 'web_search_requests', api_key_id, -searches
     from explained.corrected where searches > 0
+)
+select served.log, side.hour, side.workspace_id, side.model, side.service_tier, side.context_window,
+    side.inference_geo, side.speed, side.meter, sum(side.quantity)::bigint as quantity,
+    coalesce(sum(side.quantity) filter (side.quantity < 0), 0) = 0 as unrecorded,
+from side
+join explained.served as served
+    on if(served.names_keys, served.api_key_id = side.api_key_id, served.workspace_id = side.workspace_id)
+group by all;
+
+create or replace table explained.gap as
+with hours as (
+    select unnest(generate_series(
+        start_on::timestamp, through_on::timestamp + interval 23 hour, interval 1 hour
+    )) as hour
+    from source.run
 ),
-missing as (
-    select gap.log, side.hour, side.workspace_id, side.model, side.service_tier, side.context_window,
-        side.inference_geo, side.speed, side.meter, sum(side.quantity) as quantity,
-    from explained.gap as gap
-    join side on side.hour >= gap.from_at and side.hour < gap.until_at
-    join served
-        on served.log = gap.log
-        and if(served.names_keys, served.api_key_id = side.api_key_id, served.workspace_id = side.workspace_id)
+written as (
+    select log, hour, sum(requests)::bigint as lines from explained.corrected group by log, hour
+),
+grid as (
+    select log.log, hours.hour, coalesce(written.lines, 0) as lines,
+        hour(hours.hour) as hour_of_day, isodow(hours.hour) >= 6 as weekend,
+        sum(coalesce(written.lines, 0)) over (partition by log.log, hours.hour::date) > 0 as day_has_lines,
+    from source.log as log
+    cross join hours
+    left join written on written.log = log.log and written.hour = hours.hour
+    where log.requests > 0
+),
+-- as many lines as in the same hour of the week before and of the week after, where there are less: it may have begun, or
+-- been less used from some day on; over the days on which it writes at all
+expected as (
+    select *,
+        coalesce(
+            least(coalesce(before, after), coalesce(after, before)),
+            avg(lines) filter (day_has_lines) over (partition by log, hour_of_day)
+        ) as lines_expected,
+        hour - to_hours(row_number() over (partition by log, lines = 0 order by hour)) as run,
+    from (
+        select *,
+            avg(lines) filter (day_has_lines) over (
+                habit range between interval 7 day preceding and interval 1 day preceding
+            ) as before,
+            avg(lines) filter (day_has_lines) over (
+                habit range between interval 1 day following and interval 7 day following
+            ) as after,
+        from grid
+        window habit as (partition by log, hour_of_day, weekend order by hour)
+    )
+),
+place as (
+    select served_hour.log, served_hour.hour, expected.lines, expected.run,
+        to_json([workspace_id, model, service_tier, context_window, inference_geo, speed])::varchar as place,
+        bool_and(unrecorded) as missing,
+    from explained.served_hour as served_hour
+    join expected on expected.log = served_hour.log and expected.hour = served_hour.hour
+    where model is not null
     group by all
-    having sum(side.quantity) > 0
+    having sum(quantity) > 0 or not bool_and(unrecorded)
+),
+-- how often a place's use is missing in hours in which the log does write: by the place, and in the days around
+missed as (
+    select log, place, (count(*) filter (missing) + 1) / (count(*) + 2) as share from place where lines > 0 group by log, place
+),
+around as (
+    select log, hour,
+        (sum(sum((missing and lines > 0)::int)) over near + 1) / (sum(sum((lines > 0)::int)) over near + 2) as share,
+    from place
+    group by log, hour
+    window near as (
+        partition by log order by hour range between interval 72 hour preceding and interval 72 hour following
+    )
+),
+-- of a log that has more than a tenth of its tokens in another hour nobody knows what is missing in one
+shifting as (
+    select adjusted.log
+    from explained.adjusted as adjusted
+    join (
+        select log, sum(input + write_5m + write_1h + read + output) as tokens from explained.corrected group by log
+    ) as recorded on recorded.log = adjusted.log
+    where adjusted.reason = 'cutoff'
+    group by adjusted.log
+    having 5 * max(adjusted.as_logged) > any_value(recorded.tokens)
+    union
+    select log from explained.fetched
+),
+silent as (
+    select place.log, place.run, count(*) as places,
+        sum(if(shifting.log is null, ln(greatest(around.share, coalesce(missed.share, 0.5))), 0)) as ln_chance,
+    from place
+    join around on around.log = place.log and around.hour = place.hour
+    left join missed on missed.log = place.log and missed.place = place.place
+    left join shifting on shifting.log = place.log
+    where place.lines = 0 and place.missing
+    group by place.log, place.run
+)
+select expected.log, min(hour) as from_at, max(hour) + interval 1 hour as until_at, count(*)::bigint as hours,
+    sum(lines_expected) as lines_expected, any_value(silent.places)::bigint as places,
+from expected
+join silent on silent.log = expected.log and silent.run = expected.run
+where lines = 0
+group by expected.log, expected.run
+having any_value(silent.ln_chance) - sum(lines_expected) < ln(0.0001) and sum(lines_expected) >= 1;
+
+-- A log of one or two days shows no habit that its silence could break.
+delete from explained.gap
+where log in (select log from source.log_hour group by log having count(distinct hour::date) < 3);
+
+insert into explained.claim (cell_id, position, reason, confidence, log, quantity)
+with missing as (
+    select gap.log, served_hour.* exclude (log, unrecorded),
+    from explained.gap as gap
+    join explained.served_hour as served_hour
+        on served_hour.log = gap.log and served_hour.hour >= gap.from_at and served_hour.hour < gap.until_at
+    where served_hour.quantity > 0
 ),
 -- where two logs that serve the same keys are silent in one hour, it is missing once
 once as (
@@ -130,7 +192,7 @@ from (
     select log, to_json(sum(hours)::varchar) as hours,
         to_json(list(strftime(from_at, '%Y-%m-%dT%H:%MZ') || ' to ' || strftime(until_at, '%Y-%m-%dT%H:%MZ') order by from_at))
             as silent,
-        to_json(round(sum(lines_expected))::bigint::varchar) as expected,
+        to_json(round(sum(lines_expected))::bigint::varchar) as expected, to_json(sum(places)::varchar) as places,
     from explained.gap
     group by log
 )
@@ -140,5 +202,6 @@ cross join lateral (
         {'name': 'hours_without_a_line', 'value': hours},
         {'name': 'silent', 'value': silent},
         {'name': 'lines_expected_in_them', 'value': expected},
+        {'name': 'places_and_hours_whose_use_is_missing', 'value': places},
     ], recursive := true)
 ) as fact;
