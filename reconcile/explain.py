@@ -105,7 +105,8 @@ def _search(connection: duckdb.DuckDBPyConnection) -> None:
         connection.execute("insert into explained.step values (?, ?)", [reason, position])
         for script in ("corrected", "transit", "booked"):
             ledger.run_sql(connection, f"explain/{script}")
-    ledger.run_sql(connection, "explain/residual")
+    for script in ("never_reported", "corrected", "residual"):
+        ledger.run_sql(connection, f"explain/{script}")
     ledger.insert(connection, "explained.relaxation", _RELAXED_COLUMNS, [BY_DAY, *RELAXED])
     for _ in range(2):  # what one pass nets uncovers what it hid from the others
         for name in ("cutoff", "iterations_back", "cache_ttl"):

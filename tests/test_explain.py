@@ -493,6 +493,24 @@ def test_a_log_that_is_right_beside_one_that_is_wrong(tmp_path):
         assert found(connection, "reason, log") == [("time_zone", "wrong")]
 
 
+@pytest.mark.parametrize("is_billed", [False, True])
+def test_lines_with_an_error_do_not_hide_what_is_lost(tmp_path, is_billed):
+    """Where the report knows nothing of them, a lost line beside one is unlogged in full; where it does, both are recorded."""
+    usages, lines = [], []
+    for number, (hour, quantity) in enumerate(steady(48)):
+        usages.append(usage(f"{hour}:00:00Z", input=quantity, output=quantity // 3))
+        if number != 20:
+            lines.append(line(f"{hour}:10:00Z", f"a{number}", usage=tokens(quantity, quantity // 3)))
+        if number in {8, 20, 31}:
+            lines.append(line(f"{hour}:30:00Z", f"b{number}", usage=tokens(300, 40), status=529))
+            if is_billed:
+                usages.append(usage(f"{hour}:00:00Z", input=300, output=40))
+    lost = [quantity + quantity // 3 for number, (_, quantity) in enumerate(steady(48)) if number == 20]
+    with month(tmp_path, usages, lines) as connection:
+        left = dict(found(connection, "reason, quantity"))
+        assert left == {"unlogged": lost[0]} | ({} if is_billed else {"unreported": -1020})
+
+
 @pytest.mark.parametrize(
     ("an_hour", "silent", "lost", "expected"),
     [

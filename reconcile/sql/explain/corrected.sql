@@ -1,7 +1,8 @@
 -- The recorded side as the systematic reasons found so far leave it: clocks set right, what a job wrote laid to
--- the time before it, cached tokens counted once, exchanged lifetimes exchanged back, lines in the workspace of the key that they name.
+-- the time before it, cached tokens counted once, exchanged lifetimes exchanged back, lines in the workspace of the
+-- key that they name, and without those that nobody reported.
 -- Grain: explained.fixed one row a request; fixed_iteration one of source.iteration; corrected one row (hour, cell dimensions without meter, log, key, cut).
--- Reads: source.request, explained.shift, fetched, inclusive, exchanged, stray, step. Writes: explained.fixed, fixed_iteration, before, corrected,
+-- Reads: source.request, explained.shift, fetched, inclusive, exchanged, stray, never_reported, step. Writes: explained.fixed, fixed_iteration, before, corrected,
 --   transit.
 create or replace table explained.before as
 select * from explained.corrected;
@@ -79,6 +80,11 @@ select
     sum(output_tokens)::bigint as output,
     sum(web_search_requests)::bigint as searches,
 from explained.fixed
+anti join explained.never_reported as never_reported
+    on never_reported.log = fixed.log
+    and never_reported.evidence = case
+        when fixed.biller is not null then 'billed by ' || fixed.biller when fixed.status >= 400 then 'error status'
+    end
 group by all;
 
 create or replace table explained.transit as

@@ -1,7 +1,7 @@
 -- What is left: reported and not recorded, or recorded and not reported.
 -- Rule: `unlogged` and `unreported` say where, not why. `unreported` is laid to the lines of another biller first, then to
 --   those with an error status, then to the rest; to a log where only one wrote in the cell.
--- Grain: one claim a cell (and log). Reads: explained.left_over, matched.recorded. Writes: explained.claim, note.
+-- Grain: one claim a cell (and log). Reads: explained.left_over, never_reported, matched.recorded. Writes: explained.claim, note.
 insert into explained.claim (cell_id, position, reason, confidence, quantity)
 select cell_id, 60, 'unlogged', 'suspected', quantity
 from explained.left_over
@@ -22,6 +22,10 @@ with source_of as (
         and cell.context_window is not distinct from recorded.context_window
         and cell.inference_geo is not distinct from recorded.inference_geo
         and cell.speed is not distinct from recorded.speed
+    anti join explained.never_reported as never_reported
+        on never_reported.log = recorded.log
+        and never_reported.evidence
+            = case when biller is not null then 'billed by ' || biller when failed then 'error status' end
     group by all
     union all
     -- what a correction brought here stands in no line of this cell
