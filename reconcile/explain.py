@@ -32,9 +32,9 @@ _RELAXED_COLUMNS = {"dimension": "VARCHAR", "reason": "VARCHAR", "position": "IN
 SYSTEMATIC = (
     # what a whole log does: the pass that finds it (none: known before), its reason and position
     (None, "time_zone", 1),
-    ("explain/fetched", "cutoff", 3),
-    ("explain/cache_inclusive", "cache_inclusive", 2),
-    ("explain/exchanged", "cache_ttl", 4),
+    ("fetched", "cutoff", 3),
+    ("cache_inclusive", "cache_inclusive", 2),
+    ("exchanged", "cache_ttl", 4),
     (None, "workspace", 11),
 )
 
@@ -42,16 +42,14 @@ SYSTEMATIC = (
 def explain(connection: duckdb.DuckDBPyConnection, accepted: Sequence[Accepted], invoice: Invoice | None) -> None:
     """Fill schema explained from schema matched."""
     _write_reasons(connection)
-    ledger.run_sql(connection, "explain/cells")
+    _run(connection, "cells")
+    _correct(connection)
     _search(connection)
     _take_one_sided(connection)
-    for name in ("explain/price", "explain/app_price"):
-        ledger.run_sql(connection, name)
-    ledger.run_sql(connection, "explain/findings")
+    _run(connection, "price", "app_price", "findings")
     _accept(connection, accepted)
     _book_invoice(connection, invoice)
-    ledger.run_sql(connection, "explain/bridge")
-    ledger.run_sql(connection, "explain/evidence")
+    _run(connection, "bridge", "evidence")
 
 
 def evidence_requests(
@@ -92,59 +90,55 @@ def _write_reasons(connection: duckdb.DuckDBPyConnection) -> None:
     )
 
 
-def _search(connection: duckdb.DuckDBPyConnection) -> None:
-    """What both sides saw, in different cells: first what a whole log does, then what nets place by place."""
-    ledger.run_sql(connection, "explain/silent")
-    ledger.run_sql(connection, "explain/workspace")
-    ledger.run_sql(connection, "explain/corrected")  # what the corrections start from
+def _run(connection: duckdb.DuckDBPyConnection, *names: str) -> None:
+    for name in names:
+        ledger.run_sql(connection, f"explain/{name}")
+
+
+def _correct(connection: duckdb.DuckDBPyConnection) -> None:
+    """What a whole log does, and where it is wrong in all of its lines; last, the lines that nobody reported."""
+    _run(connection, "silent", "workspace", "corrected")  # what the corrections start from
     _set_clocks(connection)
     for name, reason, position in SYSTEMATIC:
         if name is not None:
-            ledger.run_sql(connection, name)
+            _run(connection, name)
         connection.execute("delete from explained.step")
         connection.execute("insert into explained.step values (?, ?)", [reason, position])
-        for script in ("corrected", "transit", "booked"):
-            ledger.run_sql(connection, f"explain/{script}")
-    for script in ("never_reported", "corrected", "residual"):
-        ledger.run_sql(connection, f"explain/{script}")
+        _run(connection, "corrected", "transit", "booked")
+    _run(connection, "never_reported", "corrected", "residual")
+
+
+def _search(connection: duckdb.DuckDBPyConnection) -> None:
+    """What nets place by place, by the hour and then by the day."""
     ledger.insert(connection, "explained.relaxation", _RELAXED_COLUMNS, [BY_DAY, *RELAXED])
     for _ in range(2):  # what one pass nets uncovers what it hid from the others
-        for name in ("cutoff", "iterations_back", "cache_ttl"):
-            ledger.run_sql(connection, f"explain/{name}")
+        _run(connection, "cutoff", "iterations_back", "cache_ttl")
         for relaxed in RELAXED:
             _net(connection, "other_cell", *relaxed, by_day=False)
     _net(connection, "several", *BY_DAY, by_day=False)
-    ledger.run_sql(connection, "explain/balanced")
-    ledger.run_sql(connection, "explain/cutoff")
+    _run(connection, "balanced", "cutoff")
     _net(connection, "other_cell", "hour", "cutoff", 3, by_day=False)  # of one day: it changes no cell
-    for script in ("transit", "slot_cell"):
-        ledger.run_sql(connection, f"explain/{script}")
-    ledger.run_sql(connection, "explain/by_day")
-    ledger.run_sql(connection, "explain/cache_ttl")
+    _run(connection, "transit", "slot_cell", "by_day", "cache_ttl")
     for relaxed in (BY_DAY, *RELAXED):
         _net(connection, "other_cell", *relaxed, by_day=True)
     _net(connection, "several", *BY_DAY, by_day=True)
-    for script in ("transit", "slot_cell"):
-        ledger.run_sql(connection, f"explain/{script}")
-    ledger.run_sql(connection, "explain/moved")
+    _run(connection, "transit", "slot_cell", "moved")
 
 
 def _take_one_sided(connection: duckdb.DuckDBPyConnection) -> None:
     """What only one side saw: each pass takes what the ones before it leave."""
-    for name in ("too_much", "unlogged_key", "no_key", "iterations"):
-        ledger.run_sql(connection, f"explain/{name}")
+    _run(connection, "too_much", "unlogged_key", "no_key", "iterations")
     for kind in ROOMS if _count(connection, "explained.entry") else ():
         ledger.insert(connection, "explained.room_kind", {"kind": "VARCHAR"}, [(kind,)])
-        ledger.run_sql(connection, "explain/iterations_in")
-    for name in ("cut_stream", "log_gap", "one_side"):
-        ledger.run_sql(connection, f"explain/{name}")
+        _run(connection, "iterations_in")
+    _run(connection, "cut_stream", "log_gap", "one_side")
 
 
 def _set_clocks(connection: duckdb.DuckDBPyConnection) -> None:
     """Find the clocks that are off; what is known of one log's hours tells of those who write for the same keys."""
     found: list[tuple[object, ...]] = []
     for _ in range(5):
-        ledger.run_sql(connection, "explain/time_zone")
+        _run(connection, "time_zone")
         before, found = found, connection.execute("select log, minutes from explained.shift order by log").fetchall()
         if found == before:
             return
@@ -162,7 +156,7 @@ def _net(
     )
     found = -1
     while found != (found := _count(connection, "explained.moved")):
-        ledger.run_sql(connection, f"explain/{name}")
+        _run(connection, name)
 
 
 def _count(connection: duckdb.DuckDBPyConnection, table: str) -> int:

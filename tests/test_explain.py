@@ -495,7 +495,7 @@ def test_a_log_that_is_right_beside_one_that_is_wrong(tmp_path):
 
 @pytest.mark.parametrize("is_billed", [False, True])
 def test_lines_with_an_error_do_not_hide_what_is_lost(tmp_path, is_billed):
-    """Where the report knows nothing of them, a lost line beside one is unlogged in full; where it does, both are recorded."""
+    """Where the report knows nothing of them, a lost line beside one is unlogged in full; where it does, they count."""
     usages, lines = [], []
     for number, (hour, quantity) in enumerate(steady(48)):
         usages.append(usage(f"{hour}:00:00Z", input=quantity, output=quantity // 3))

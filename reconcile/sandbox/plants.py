@@ -160,7 +160,7 @@ class Truth:
             entry[2] += part.value()
 
     def gap(self, log: str, hour: int, place: str, parts: tuple[Part, ...]) -> None:
-        """Book a request that was lost while its log was silent, by hours since 1970: it may have written in that hour."""
+        """Book a request that was lost while its log was silent; the hour, since 1970, may have a line all the same."""
         self._gaps.append(((log, hour), place, parts))
 
     def wrote(self, log: str, hour: int) -> None:
