@@ -325,7 +325,7 @@ def _source(connection: duckdb.DuckDBPyConnection, case: Case) -> None:
         "source.price",
         "model VARCHAR, service_tier VARCHAR, context_window VARCHAR, inference_geo VARCHAR, speed VARCHAR,"
         "meter VARCHAR, from_on DATE, until_on DATE, prompt_over BIGINT, price_unit VARCHAR,"
-        "list_price_usd DECIMAL(38, 12), price_usd DECIMAL(38, 12), source VARCHAR",
+        "list_price_usd DECIMAL(38, 12), price_usd DECIMAL(38, 12), source VARCHAR, is_used BOOLEAN",
         sorted(
             {
                 (
@@ -337,6 +337,7 @@ def _source(connection: duckdb.DuckDBPyConnection, case: Case) -> None:
                     cell.price,
                     cell.price,
                     "https://example.test/pricing, checked 2026-11-02",
+                    True,
                 )
                 for cell in case.cells
                 if cell.price is not None

@@ -210,14 +210,27 @@ _PRICED = "model, service_tier, context_window, inference_geo, speed"
 
 
 def _price(connection: duckdb.DuckDBPyConnection, book: PriceBook, period: Period) -> None:
-    """Look up every price that this month's cells and requests need, and lay it out by day."""
+    """Look up every price that this month's cells and requests need, and lay it out by day.
+
+    With those of every mix of their dimensions: a quantity may pass such a place on its way from one cell to another.
+    """
     combinations = connection.execute(f"""
-        select {_PRICED} from grain
+        with needed as (
+            select {_PRICED} from grain
+            union
+            select {_PRICED} from source.usage where meter <> 'web_search_requests'
+            union
+            select model, service_tier, context_window, inference_geo, coalesce(speed, 'standard')
+            from source.billed where cost_type = 'tokens'
+        )
+        select * from needed
         union
-        select {_PRICED} from source.usage where meter <> 'web_search_requests'
-        union
-        select model, service_tier, context_window, inference_geo, coalesce(speed, 'standard')
-        from source.billed where cost_type = 'tokens'
+        select *
+        from (select distinct model from needed)
+        cross join (select distinct service_tier from needed)
+        cross join (select distinct context_window from needed)
+        cross join (select distinct inference_geo from needed)
+        cross join (select distinct speed from needed)
         order by all
     """).fetchall()
     first, last = period.start_on - DAY, period.end_on + DAY
@@ -248,6 +261,7 @@ def _price(connection: duckdb.DuckDBPyConnection, book: PriceBook, period: Perio
             "price_usd": "DECIMAL(38, 12)",
             "contract_price_usd": "DECIMAL(38, 12)",
             "source": "VARCHAR",
+            "is_used": "BOOLEAN",
         },
         [
             (
@@ -265,6 +279,7 @@ def _price(connection: duckdb.DuckDBPyConnection, book: PriceBook, period: Perio
                 rate.price_usd,
                 rate.price_usd,
                 rate.source,
+                False,
             )
             for model, tier, window, geo, speed, meter in asked
             for rate in book.rates(

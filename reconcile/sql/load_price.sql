@@ -277,8 +277,8 @@ named as (
 select log, field, sum(requests)::bigint as requests from named group by all order by log, field;
 
 -- what no request, no usage and no bill came to is not a price that was used
-delete from source.price
-where model is not null and not exists (
+update source.price as price
+set is_used = price.model is null or exists (
     select 1
     from (
         select distinct model, service_tier, if(long_context, '200k-1M', '0-200k') as context_window, inference_geo, speed

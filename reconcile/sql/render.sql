@@ -905,6 +905,7 @@ select
     price_usd::decimal(38, 12) as price_usd,
     source
 from source.price
+where is_used
 order by
     model, service_tier, context_window, inference_geo, speed, meter, from_on, until_on, prompt_over, price_unit,
     list_price_usd, price_usd, source;
