@@ -99,6 +99,7 @@ def _correct(connection: duckdb.DuckDBPyConnection) -> None:
     """What a whole log does, and where it is wrong in all of its lines; last, the lines that nobody reported."""
     _run(connection, "silent", "workspace", "corrected")  # what the corrections start from
     _set_clocks(connection)
+    _run(connection, "silent")  # by clocks that are right
     for name, reason, position in SYSTEMATIC:
         if name is not None:
             _run(connection, name)

@@ -4,7 +4,15 @@
 --   without a key hold it: at least half of its use stands too much in the same hours of other workspaces, or the hours of
 --   its own say so. Use without a key is taken for unlogged, unless the hours say otherwise.
 -- Grain: explained.naming one row a workspace; silent_key and held_here one a workspace and key; known one reported row that the logs
---   should hold; reported one a cell and key. Reads: matched.recorded, source.usage, key_named. Writes: explained.
+--   should hold; reported one a cell and key. Reads: matched.recorded, source.usage, key_named, explained.shift (as far as it is
+--   known). Writes: explained.
+create or replace temp view by_clock as
+select recorded.* replace (
+    date_trunc('hour', recorded.hour - to_minutes(coalesce(shift.minutes, 0)))::timestamp as hour
+)
+from matched.recorded as recorded
+left join explained.shift as shift on shift.log = recorded.log;
+
 create or replace table explained.naming as
 select
     coalesce(used.workspace_id, logged.workspace_id) as workspace_id,
@@ -43,7 +51,7 @@ side as (
     where meter = 'output_tokens' and in_period
     union all
     select workspace_id, hour, model, -quantity, if(api_key_id is null, quantity, 0)
-    from matched.recorded
+    from by_clock
     where meter = 'output_tokens' and in_period
 ),
 compared as (
@@ -85,7 +93,7 @@ elsewhere as (
     from (
         select hour, workspace_id, model, service_tier, context_window, inference_geo, speed, meter, quantity,
             api_key_id is null as nameless,
-        from matched.recorded
+        from by_clock
         union all
         select hour, workspace_id, model, service_tier, context_window, inference_geo, speed, meter, -quantity, false
         from source.usage
