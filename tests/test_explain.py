@@ -2,6 +2,7 @@
 
 import json
 import random
+from datetime import datetime, timedelta
 from decimal import Decimal
 
 import pytest
@@ -549,6 +550,41 @@ def test_a_log_that_is_less_used_has_no_gaps(tmp_path):
                 lines.append(line(f"{hour}:10:00Z", f"a{number}", usage=tokens(quantity, quantity // 3)))
     with month(tmp_path, usages, lines) as connection:
         assert [reason for (reason,) in found(connection, "reason")] == ["unlogged"]
+
+
+def test_a_clock_is_found_where_lines_name_no_workspace(tmp_path):
+    """Three of five lines name neither key nor workspace: what the model's use is, whatever the workspace, tells."""
+    usages, lines = [], []
+    for number, (hour, quantity) in enumerate(steady(96)):
+        usages.append(usage(f"{hour}:00:00Z", input=quantity, output=quantity // 3))
+        stamped = datetime.fromisoformat(f"{hour}:40:00+00:00") + timedelta(hours=5)
+        said = {"workspace_id": None if number % 5 < 3 else "wrkspc_a", "api_key_id": None}
+        lines.append(line(
+            f"{stamped:%Y-%m-%dT%H:%M:%SZ}", f"a{number}", usage=tokens(quantity, quantity // 3), **said,
+        ))  # fmt: skip
+    with month(tmp_path, usages, lines) as connection:
+        assert connection.execute("select minutes from explained.shift").fetchall() == [(300,)]
+        assert {reason for (reason,) in found(connection, "reason")} == {"time_zone", "workspace"}
+
+
+def test_dollars_of_two_confusions_stand_where_each_costs(tmp_path):
+    """Two calls on one line, and as a batch: the tier costs, the window does not, though no cell is on the way."""
+    usages, lines = [], []
+    for number, (hour, quantity) in enumerate(steady(30)):
+        usages.append(usage(f"{hour}:00:00Z", input=100 * quantity, output=quantity // 3, read=number))
+        said = tokens(100 * quantity, quantity // 3, service_tier="batch", cache_read_input_tokens=number)
+        lines.append(line(f"{hour}:10:00Z", f"a{number}", usage=said))
+    with closed(tmp_path, usages, [], lines) as connection:
+        moved = dict(
+            connection.execute("""
+            select reason, sum(amount_usd) from report.discrepancy
+            where reason in ('service_tier', 'context_window', 'unlogged', 'unreported') group by reason
+        """).fetchall()
+        )
+        whole_usd = sum(100 * one * Decimal("0.0000025") + one // 3 * Decimal("0.0000125") for _, one in steady(30))
+        reads_usd = sum(range(30)) * Decimal("0.00000025")
+        assert moved.pop("service_tier") == whole_usd + reads_usd
+        assert moved == {"context_window": 0}
 
 
 def test_noise_that_cancels_is_no_reason(tmp_path):
