@@ -2,7 +2,7 @@
 -- Rule: a run of such hours is a gap when the chance of it is below 1 in 10,000: that a log writes nothing where its own
 --   average (same hour of the day, weekday or weekend, of the week before or after, where there are less) lets lines
 --   expect, at least one; times that just there the use of so many places is missing as it otherwise misses (by the place,
---   and in the days around). Claimed is what was reported in these hours and not recorded by any log, of the keys that the
+--   in the days around, and in the same hour of other days). Claimed is what was reported in these hours and not recorded by any log, of the keys that the
 --   log names (where it names them on 95 % of its requests), else of the workspaces that it writes for; at most what is
 --   left of the cell's positive variance.
 -- Grain: one claim a cell and log. Reads: explained.known, corrected, adjusted, fetched, left_over. Writes:
@@ -98,9 +98,17 @@ place as (
     group by all
     having sum(quantity) > 0 or not bool_and(unrecorded)
 ),
--- how often a place's use is missing in hours in which the log does write: by the place, and in the days around
+-- how often a place's use is missing in hours in which the log does write: by the place, and in the days around; and how
+-- often anything is in the same hour of the other days, as of a log that is written by night
 missed as (
     select log, place, (count(*) filter (missing) + 1) / (count(*) + 2) as share from place where lines > 0 group by log, place
+),
+usual as (
+    select log, hour,
+        (sum(sum(missing::int)) over same_hour - sum(missing::int) + 1) / (sum(count(*)) over same_hour - count(*) + 2) as share,
+    from place
+    group by log, hour
+    window same_hour as (partition by log, hour(place.hour))
 ),
 around as (
     select log, hour,
@@ -125,14 +133,19 @@ shifting as (
     select log from explained.fetched
 ),
 silent as (
-    select place.log, place.run, count(*) as places,
-        sum(if(shifting.log is null, ln(greatest(around.share, coalesce(missed.share, 0.5))), 0)) as ln_chance,
-    from place
-    join around on around.log = place.log and around.hour = place.hour
-    left join missed on missed.log = place.log and missed.place = place.place
-    left join shifting on shifting.log = place.log
-    where place.lines = 0 and place.missing
-    group by place.log, place.run
+    -- what is missing as often as not tells nothing
+    select log, run, count(*) as places, sum(if(tells and share < 0.5, ln(share), 0)) as ln_chance,
+    from (
+        select place.log, place.run, shifting.log is null as tells,
+            greatest(around.share, usual.share, coalesce(missed.share, 0.5)) as share,
+        from place
+        join around on around.log = place.log and around.hour = place.hour
+        join usual on usual.log = place.log and usual.hour = place.hour
+        left join missed on missed.log = place.log and missed.place = place.place
+        left join shifting on shifting.log = place.log
+        where place.lines = 0 and place.missing
+    )
+    group by log, run
 )
 select expected.log, min(hour) as from_at, max(hour) + interval 1 hour as until_at, count(*)::bigint as hours,
     sum(lines_expected) as lines_expected, any_value(silent.places)::bigint as places,
