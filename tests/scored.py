@@ -5,7 +5,7 @@ import json
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
@@ -117,7 +117,8 @@ def explained(sandbox: Sandbox, folder: Path, shuffle: Random | None = None) -> 
         organization_id=config.organization_id, transport=httpx.MockTransport(answer),
     )  # fmt: skip
     if shuffle is not None:
-        _shuffle_logs(folder / "logs", shuffle)
+        for log in config.request_logs:
+            _shuffle_log(log.files(period), shuffle)
         _shuffle_pages(pulled, shuffle)
     job = run._Job(
         config=config, period=period, now=sandbox.now, room=room, logs=load.find_logs(config.request_logs, period),
@@ -128,18 +129,16 @@ def explained(sandbox: Sandbox, folder: Path, shuffle: Random | None = None) -> 
         yield connection
 
 
-def _shuffle_logs(folder: Path, random: Random) -> None:
-    """Deal out the lines of every log anew over its files."""
-    for log in sorted(path for path in folder.iterdir() if path.is_dir()):
-        files = sorted(path for path in log.rglob("*") if path.is_file())
-        lines = []
-        for file in files:
-            body = file.read_bytes()
-            lines += (gzip.decompress(body) if file.suffix == ".gz" else body).splitlines(keepends=True)
-        random.shuffle(lines)
-        for position, file in enumerate(files):
-            body = b"".join(lines[position :: len(files)])
-            file.write_bytes(gzip.compress(body) if file.suffix == ".gz" else body)
+def _shuffle_log(files: Sequence[Path], random: Random) -> None:
+    """Deal out the lines of a log anew over its files: those that are read, or what nobody reads would change."""
+    lines = []
+    for file in files:
+        body = file.read_bytes()
+        lines += (gzip.decompress(body) if file.suffix == ".gz" else body).splitlines(keepends=True)
+    random.shuffle(lines)
+    for position, file in enumerate(files):
+        body = b"".join(lines[position :: len(files)])
+        file.write_bytes(gzip.compress(body) if file.suffix == ".gz" else body)
 
 
 def _shuffle_pages(folder: Path, random: Random) -> None:
