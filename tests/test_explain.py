@@ -567,6 +567,20 @@ def test_a_clock_is_found_where_lines_name_no_workspace(tmp_path):
         assert {reason for (reason,) in found(connection, "reason")} == {"time_zone", "workspace"}
 
 
+def test_a_clock_is_found_beside_use_that_nobody_logs(tmp_path):
+    """A log that names no keys, five hours ahead, in a workspace most of whose use is of a key without a log."""
+    usages, lines = [], []
+    for number, (hour, quantity) in enumerate(steady(96)):
+        usages.append(usage(f"{hour}:00:00Z", input=quantity, output=quantity // 3))
+        if number % 3:
+            usages.append(usage(f"{hour}:00:00Z", input=quantity, output=7 * (9000 - quantity), api_key_id="apikey_b"))
+        stamped = datetime.fromisoformat(f"{hour}:40:00+00:00") + timedelta(hours=5)
+        said = {"usage": tokens(quantity, quantity // 3), "api_key_id": None}
+        lines.append(line(f"{stamped:%Y-%m-%dT%H:%M:%SZ}", f"a{number}", **said))
+    with month(tmp_path, usages, lines) as connection:
+        assert connection.execute("select minutes from explained.shift").fetchall() == [(300,)]
+
+
 def test_dollars_of_two_confusions_stand_where_each_costs(tmp_path):
     """Two calls on one line, and as a batch: the tier costs, the window does not, though no cell is on the way."""
     usages, lines = [], []
