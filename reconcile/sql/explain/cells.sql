@@ -50,6 +50,9 @@ create or replace table explained.shift (log VARCHAR, minutes BIGINT, left_token
 create or replace table explained.fetched (log VARCHAR);
 create or replace table explained.inclusive (log VARCHAR, model VARCHAR, counts VARCHAR);
 create or replace table explained.exchanged (log VARCHAR, model VARCHAR);
+create or replace macro explained.tells(biller, failed) as
+    case when biller is not null then 'billed by ' || biller when failed then 'error status' end;
+
 create or replace table explained.never_reported (log VARCHAR, evidence VARCHAR);
 create or replace table explained.stray (api_key_id VARCHAR, logged_workspace_id VARCHAR, workspace_id VARCHAR);
 create or replace table explained.step (reason VARCHAR, position INTEGER);

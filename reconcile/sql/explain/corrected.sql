@@ -3,6 +3,7 @@
 -- key that they name, and without those that nobody reported.
 -- Grain: explained.fixed one row a request; fixed_iteration one of source.iteration; corrected one row (hour, cell dimensions without meter, log, key, cut).
 -- Reads: source.request, explained.shift, fetched, inclusive, exchanged, stray, never_reported, step. Writes: explained.fixed, fixed_iteration, before, corrected,
+--   corrected_meter,
 --   transit.
 create or replace table explained.before as
 select * from explained.corrected;
@@ -82,10 +83,28 @@ select
 from explained.fixed
 anti join explained.never_reported as never_reported
     on never_reported.log = fixed.log
-    and never_reported.evidence = case
-        when fixed.biller is not null then 'billed by ' || fixed.biller when fixed.status >= 400 then 'error status'
-    end
+    and never_reported.evidence = explained.tells(fixed.biller, fixed.status >= 400)
 group by all;
+
+create or replace view explained.corrected_meter as
+select hour, day, workspace_id, log, api_key_id, meter, quantity,
+    if(meter = 'web_search_requests', null, model) as model,
+    if(meter = 'web_search_requests', null, service_tier) as service_tier,
+    if(meter = 'web_search_requests', null, context_window) as context_window,
+    if(meter = 'web_search_requests', null, inference_geo) as inference_geo,
+    if(meter = 'web_search_requests', null, speed) as speed,
+from (
+    select * exclude (input, write_5m, write_1h, read, output, searches), unnest([
+        {'meter': 'uncached_input_tokens', 'quantity': input},
+        {'meter': 'cache_creation.ephemeral_5m_input_tokens', 'quantity': write_5m},
+        {'meter': 'cache_creation.ephemeral_1h_input_tokens', 'quantity': write_1h},
+        {'meter': 'cache_read_input_tokens', 'quantity': read},
+        {'meter': 'output_tokens', 'quantity': output},
+        {'meter': 'web_search_requests', 'quantity': searches},
+    ], recursive := true)
+    from explained.corrected
+)
+where quantity > 0;
 
 create or replace table explained.transit as
 select distinct day, workspace_id, model, service_tier, context_window, inference_geo, speed from explained.corrected;

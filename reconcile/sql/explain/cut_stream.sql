@@ -12,7 +12,7 @@ usual as (
     group by all
 ),
 late as (
-    select log, any_value(direction) as direction
+    select log, arg_max(direction, (as_logged, direction)) as direction
     from explained.adjusted where reason = 'cutoff' and direction is not null group by log
 ),
 ended as (

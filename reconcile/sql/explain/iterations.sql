@@ -6,7 +6,7 @@
 -- Reads: explained.fixed_iteration, adjusted, moved, slot, hour_slot. Writes: explained.entry, route, note.
 create or replace table explained.entry as
 with late as (
-    select log, any_value(direction) as direction
+    select log, arg_max(direction, (as_logged, direction)) as direction
     from explained.adjusted where reason = 'cutoff' and direction is not null group by log
 )
 select row_number() over (

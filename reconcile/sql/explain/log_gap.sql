@@ -24,21 +24,8 @@ with side as (
     select hour, workspace_id, model, service_tier, context_window, inference_geo, speed, meter, api_key_id, quantity
     from explained.known
     union all
-    select hour, workspace_id, model, service_tier, context_window, inference_geo, speed, counter.meter, api_key_id,
-        -counter.quantity
-    from (
-        select *, unnest([
-            {'meter': 'uncached_input_tokens', 'quantity': input},
-            {'meter': 'cache_creation.ephemeral_5m_input_tokens', 'quantity': write_5m},
-            {'meter': 'cache_creation.ephemeral_1h_input_tokens', 'quantity': write_1h},
-            {'meter': 'cache_read_input_tokens', 'quantity': read},
-            {'meter': 'output_tokens', 'quantity': output},
-        ]) as counter
-        from explained.corrected
-    )
-    union all
-    select hour, workspace_id, null, null, null, null, null, 'web_search_requests', api_key_id, -searches
-    from explained.corrected where searches > 0
+    select hour, workspace_id, model, service_tier, context_window, inference_geo, speed, meter, api_key_id, -quantity
+    from explained.corrected_meter
 )
 select served.log, side.hour, side.workspace_id, side.model, side.service_tier, side.context_window,
     side.inference_geo, side.speed, side.meter, sum(side.quantity)::bigint as quantity,
@@ -74,7 +61,7 @@ expected as (
         coalesce(
             least(coalesce(before, after), coalesce(after, before)),
             avg(lines) filter (day_has_lines) over (partition by log, hour_of_day)
-        ) as lines_expected,
+        )::decimal(18, 6) as lines_expected,
         hour - to_hours(row_number() over (partition by log, lines = 0 order by hour)) as run,
     from (
         select *,
@@ -134,7 +121,7 @@ shifting as (
 ),
 silent as (
     -- what is missing as often as not tells nothing
-    select log, run, count(*) as places, sum(if(tells and share < 0.5, ln(share), 0)) as ln_chance,
+    select log, run, count(*) as places, sum(if(tells and share < 0.5, ln(share), 0)::decimal(18, 6)) as ln_chance,
     from (
         select place.log, place.run, shifting.log is null as tells,
             greatest(around.share, usual.share, coalesce(missed.share, 0.5)) as share,

@@ -6,7 +6,7 @@
 -- Grain: explained.never_reported one row a log and kind; one claim a cell, log and kind. Reads: explained.fixed, known,
 --   corrected, cell. Writes: explained.never_reported, claim.
 create or replace temp view told_apart as
-select *, case when biller is not null then 'billed by ' || biller when status >= 400 then 'error status' end as evidence
+select *, explained.tells(biller, status >= 400) as evidence
 from explained.fixed;
 
 insert into explained.never_reported

@@ -11,7 +11,7 @@ insert into explained.claim (cell_id, position, reason, confidence, log, evidenc
 with source_of as (
     select cell.cell_id, recorded.log,
         case when biller is not null then 1 when failed then 2 else 3 end as standing,
-        case when biller is not null then 'billed by ' || biller when failed then 'error status' end as evidence,
+        explained.tells(biller, failed) as evidence,
         sum(recorded.quantity)::bigint as quantity,
     from matched.recorded as recorded
     join explained.cell as cell
@@ -24,8 +24,7 @@ with source_of as (
         and cell.speed is not distinct from recorded.speed
     anti join explained.never_reported as never_reported
         on never_reported.log = recorded.log
-        and never_reported.evidence
-            = case when biller is not null then 'billed by ' || biller when failed then 'error status' end
+        and never_reported.evidence = explained.tells(recorded.biller, recorded.failed)
     group by all
     union all
     -- what a correction brought here stands in no line of this cell

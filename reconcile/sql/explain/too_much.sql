@@ -3,7 +3,7 @@
 --   without a key may hold the use of a silent key (or of none) that is reported there too: where both meet, nothing is too
 --   much. Then, where silent keys have more use in a cell than it lacks, what lines without a key cannot hold of it, as
 --   long as that is less than a tenth of a workspace's silent use: more may be that use, under another key's name.
--- Grain: explained.too_much one row a cell and rule. Reads: explained.hour_over, slot, slot_cell, corrected,
+-- Grain: explained.too_much one row a cell and rule. Reads: explained.hour_over, slot, slot_cell, corrected, corrected_meter,
 --   reported, silent_key, left_over. Writes: explained.too_much.
 insert into explained.too_much
 with
@@ -54,25 +54,9 @@ silent_use as (
     having bool_or(silent.claimed)
 ),
 nameless as (
-    select day, workspace_id,
-        if(counter.meter = 'web_search_requests', null, model) as model,
-        if(counter.meter = 'web_search_requests', null, service_tier) as service_tier,
-        if(counter.meter = 'web_search_requests', null, context_window) as context_window,
-        if(counter.meter = 'web_search_requests', null, inference_geo) as inference_geo,
-        if(counter.meter = 'web_search_requests', null, speed) as speed,
-        counter.meter as meter, sum(counter.quantity) as quantity,
-    from (
-        select *, unnest([
-            {'meter': 'uncached_input_tokens', 'quantity': input},
-            {'meter': 'cache_creation.ephemeral_5m_input_tokens', 'quantity': write_5m},
-            {'meter': 'cache_creation.ephemeral_1h_input_tokens', 'quantity': write_1h},
-            {'meter': 'cache_read_input_tokens', 'quantity': read},
-            {'meter': 'output_tokens', 'quantity': output},
-            {'meter': 'web_search_requests', 'quantity': searches},
-        ]) as counter
-        from explained.corrected
-        where api_key_id is null
-    )
+    select day, workspace_id, model, service_tier, context_window, inference_geo, speed, meter, sum(quantity) as quantity
+    from explained.corrected_meter
+    where api_key_id is null
     group by all
 ),
 short as (
