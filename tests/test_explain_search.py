@@ -2,15 +2,18 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from importlib.resources import files
 from random import Random
 
 import pytest
 from month import closed, line, usage, write_config
 
+from reconcile import explain, ledger
 from reconcile.explain import evidence_requests
 
-NAMES = ("swaps", "fetched", "early", "sums", "both", "hourly", "noisy", "queued")
+NAMES = ("swaps", "fetched", "early", "sums", "both", "hourly", "noisy", "queued", "tried")
 ELSE = "claude-opus-4-6"
 NOISE = (10, 30)  # requests of one day, hours apart
 
@@ -33,6 +36,7 @@ def connection(tmp_path_factory):
     both: every fourth line under another model and another geography. hourly: lines are written at full hours. noisy:
     right, but for one line that is lost and one that was not reported, in two hours of a day. queued: stamped up to 20
     hours before, one counter for both lifetimes, every fifth with an extra turn that stands outside the counters.
+    tried: right, but for one line of an attempt before, with an extra turn; nobody counted either.
     """
     folder = tmp_path_factory.mktemp("search")
     usages, keys = [], []
@@ -71,6 +75,10 @@ def connection(tmp_path_factory):
                 extra = {"input_tokens": 3 * uncached, "output_tokens": 2 * output}
                 usages.append(usage(f"{at:%Y-%m-%dT%H}:00:00Z", input=3 * uncached, output=2 * output, **place))
                 counters["iterations"] = [{"type": "compaction", **extra}]
+            if (name, number) == ("tried", NOISE[0]):
+                turn = [{"type": "compaction", "input_tokens": 3, "output_tokens": 2}]
+                again = counters | {"iterations": turn}
+                lines.append(line(f"{stamped:%Y-%m-%dT%H:%M:%SZ}", "before", usage=again, **place))
             if name == "noisy" and number in NOISE:
                 # one is lost; of the other an attempt before it is logged too, which nobody counted
                 if number == NOISE[0]:
@@ -85,8 +93,8 @@ def connection(tmp_path_factory):
     workspaces = [{"id": f"wrkspc_{name}", "name": name} for name in NAMES]
     with closed(
         folder, usages, [], [], config=config, workspaces=workspaces, api_keys=keys, through_on="2026-10-31"
-    ) as ledger:
-        yield ledger
+    ) as built:
+        yield built
 
 
 @pytest.mark.parametrize(
@@ -100,6 +108,7 @@ def connection(tmp_path_factory):
         ("hourly", {"cutoff"}),
         ("noisy", {"unreported"}),
         ("queued", {"cutoff", "cache_ttl", "iterations"}),
+        ("tried", {"unreported"}),
     ],
 )
 def test_each_log_has_its_own_reasons(connection, log, reasons):
@@ -115,7 +124,12 @@ def test_only_noise_is_located(connection):
         from report.discrepancy where reason in ('unlogged', 'unreported') group by all order by all
     """).fetchall()
     lost, again = (sum(list(requests("noisy", 240))[number][1]) for number in NOISE)
-    assert left == [("unlogged", "wrkspc_noisy", lost), ("unreported", "wrkspc_noisy", -again)]
+    before = sum(list(requests("tried", 240))[NOISE[0]][1])
+    assert left == [
+        ("unlogged", "wrkspc_noisy", lost),
+        ("unreported", "wrkspc_noisy", -again),
+        ("unreported", "wrkspc_tried", -before),
+    ]
 
 
 def test_lifetimes_are_exchanged_on_every_line(connection):
@@ -138,3 +152,94 @@ def test_the_requests_behind_exchanged_lifetimes(connection):
     assert len(found) == 3
     assert count > 100
     assert all(row["known"] and "for an hour as logged" in row["note"] for row in found)
+
+
+@contextmanager
+def undone(connection):
+    """What is done to the ledger is taken back."""
+    connection.execute("begin")
+    try:
+        yield
+    finally:
+        connection.execute("rollback")
+
+
+# One mistake in a pass: the script, what stands there, and what would lose a quantity.
+MISTAKES = {
+    "fetched_changes_a_total": (
+        "corrected",
+        "from explained.fixed\n",
+        "from (from explained.fixed where counted_at = logged_at) as fixed\n",
+    ),
+    "exchanged_changes_a_total": (
+        "corrected",
+        "request.cache_write_5m) as cache_write_1h",
+        "request.cache_write_1h) as cache_write_1h",
+    ),
+    "cutoff_loses_a_quantity": ("cutoff", "set input = slot.input + late.input", "set input = slot.input"),
+    "cache_ttl_loses_a_quantity": ("cache_ttl", "write_5m = slot.write_5m + move.tokens", "write_5m = slot.write_5m"),
+    "other_cell_loses_a_quantity": ("other_cell", "select to_slot, -input", "select to_slot, 0"),
+    "several_loses_a_quantity": ("several", "select to_slot, -input", "select to_slot, 0"),
+    "balanced_loses_a_quantity": ("balanced", "select to_slot, log, -input", "select to_slot, log, 0"),
+    "by_day_loses_a_quantity": ("by_day", "sum(output)::bigint", "max(output)::bigint"),
+    "iterations_back_loses_a_quantity": (
+        "iterations_back",
+        "set input = extra.input - back.input",
+        "set input = extra.input",
+    ),
+    "netting_leaves_other_than_its_claims": ("moved", "where metered.quantity > 0", "where metered.quantity > 500"),
+}
+
+
+@pytest.mark.parametrize("violation", MISTAKES)
+def test_a_pass_that_loses_a_quantity_is_named(connection, monkeypatch, violation):
+    """Each pass that moves quantities has a check of its own: one mistake in the pass, and the check names it."""
+    script, right, wrong = MISTAKES[violation]
+
+    def run_sql(connection, name):
+        text = files("reconcile").joinpath("sql", f"{name}.sql").read_text()
+        if name == f"explain/{script}":
+            assert text.count(right) == 1
+            text = text.replace(right, wrong)
+        connection.execute(text)
+
+    monkeypatch.setattr(ledger, "run_sql", run_sql)
+    with undone(connection):
+        explain.explain(connection, [], None)
+        assert connection.execute(f"from checks.{violation}").fetchall()
+
+
+SET_REASON = "update explained.claim set reason = '{}', api_key_id = 'x' where reason = 'unlogged'"
+REBOOK = "insert into explained.rebooked values ('{}', 'swaps', 'm', 'output_tokens', 1)"
+TAMPERINGS = {
+    "time_zone_changes_a_total": REBOOK.format("time_zone"),
+    "workspace_changes_a_total": REBOOK.format("workspace"),
+    "cache_inclusive_takes_other_than_cached": """
+        insert into explained.inclusive values ('swaps', 'claude-opus-4-7', 1, 1, 0, 'reads')
+    """,
+    "netting_leaves_other_than_its_claims": "delete from explained.claim where reason = 'cutoff'",
+    "never_reported_claims_other_than_its_lines": """
+        insert into explained.never_reported values ('noisy', 'error status');
+        update explained.claim set log = 'noisy', evidence = 'error status' where reason = 'unreported'
+    """,
+    "too_much_is_not_unreported": """
+        insert into explained.too_much select cell_id, 1 from explained.claim where reason = 'iterations'
+    """,
+    "unlogged_key_claims_more_than_the_key_used": SET_REASON.format("unlogged_key"),
+    "no_key_claims_more_than_was_used_without_one": SET_REASON.format("no_key"),
+    "log_gap_claims_more_than_was_used_in_it": SET_REASON.format("log_gap"),
+    "cut_stream_claims_more_output_than_is_missing": SET_REASON.format("cut_stream"),
+    "iterations_lost": "update explained.claim set quantity = quantity - 1 where reason = 'iterations'",
+    "quantity_not_explained": "delete from explained.claim where reason = 'unlogged'",
+    "price_variance_not_explained": "delete from explained.price_part where reason = 'uncharged'",
+    "app_price_not_told": "insert into explained.own_price values ('swaps', 'claude-opus-4-7', 'rounded', 1, 0.01)",
+}
+
+
+@pytest.mark.parametrize("violation", TAMPERINGS)
+def test_a_pass_that_claims_other_than_its_own_is_named(connection, violation):
+    """The passes that take from what is left are held to what they rest on: a key's use, an hour's, an entry's."""
+    assert not connection.execute(f"from checks.{violation}").fetchall()
+    with undone(connection):
+        connection.execute(TAMPERINGS[violation])
+        assert connection.execute(f"from checks.{violation}").fetchall()

@@ -2,7 +2,7 @@
 -- Rule: per request, the book's amount is worked out once more with one mistake at a time; the first that comes within
 --   half a millionth of a dollar of the application's figure names the cause, so figures rounded to six decimals do too.
 -- Grain: explained.own_price one row a log, model and cause. Reads: source.request, matched.price.
--- Writes: explained.own_price, note.
+-- Writes: explained.own_price, note, checks.
 create or replace macro explained.million(quantity, price_usd) as
     (quantity * price_usd * 0.000001::decimal(6, 6))::decimal(38, 12);
 create or replace macro explained.near(own_usd, candidate_usd) as
@@ -136,3 +136,13 @@ select 'app_price', log, null, model, null, null, null, 'causes', to_json(list({
 } order by abs(amount_usd) desc, cause))
 from explained.own_price
 group by log, model;
+
+create or replace view checks.app_price_not_told as
+select log, model, sum(amount_usd) as amount_usd, sum(told_usd) as told_usd
+from (
+    select log, model, amount_usd, 0 as told_usd from source.removed where reason = 'app_price' and in_period
+    union all
+    select log, model, 0, amount_usd from explained.own_price
+)
+group by log, model
+having sum(amount_usd) <> sum(told_usd);

@@ -4,7 +4,8 @@
 --   differs by at most a twentieth of both in all, by at most a tenth on at least two meters, and stands in at least 5
 --   hours of either. Then all that is recorded too much in the one moves to the other, at its hour, or the nearest of its day.
 --   Each place goes to its best partner. The writes of both lifetimes count as one.
--- Grain: one move a slot that is emptied. Reads: explained.slot, relaxation. Writes: explained.moved, slot.
+-- Grain: one move a slot that is emptied. Reads: explained.slot, relaxation.
+-- Writes: explained.moved, slot, trail, checks.
 create or replace table explained.balanced as
 with
 place as (
@@ -107,3 +108,9 @@ from (
     group by slot_id
 ) as part
 where part.slot_id = slot.slot_id;
+
+insert into explained.trail by name
+select 'balanced' as pass, * from explained.open_quantity;
+
+create or replace view checks.balanced_loses_a_quantity as
+select * from explained.lost where pass = 'balanced';

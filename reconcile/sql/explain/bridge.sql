@@ -114,10 +114,3 @@ select counted.logged_usd, bridge.running_usd
 from counted, explained.bridge as bridge
 where bridge.reason = 'logged'
     and abs(counted.logged_usd - bridge.running_usd) > counted.roundings * 0.000000000001::decimal(12, 12);
-
-create or replace view checks.quantity_not_explained as
-select cell.cell_id, cell.variance_quantity, coalesce(claimed.quantity, 0) as claimed
-from explained.cell as cell
-left join (select cell_id, sum(quantity) as quantity from explained.claim group by cell_id) as claimed
-    on claimed.cell_id = cell.cell_id
-where cell.price_usd is not null and cell.variance_quantity <> coalesce(claimed.quantity, 0);

@@ -2,7 +2,7 @@
 -- Rule: the same passes look once more, at slots of a day; what matters for dollars is the cell, and a cell is a day.
 -- Grain: explained.slot becomes one row (day, cell dimensions without meter); hour_slot keeps the places of those by the
 --   hour, for evidence; hour_over one a meter of a day's slot in which single hours have too much.
--- Reads: explained.slot. Writes: explained.slot, hour_slot, hour_over.
+-- Reads: explained.slot. Writes: explained.slot, hour_slot, hour_over, trail, checks.
 create or replace table explained.hour_slot as
 select slot_id, hour, day, workspace_id, model, service_tier, context_window, inference_geo, speed
 from explained.slot;
@@ -64,3 +64,9 @@ select
     sum(recorded_input)::bigint as recorded_input,
 from explained.slot
 group by day, workspace_id, model, service_tier, context_window, inference_geo, speed;
+
+insert into explained.trail by name
+select 'by_day' as pass, * from explained.open_quantity;
+
+create or replace view checks.by_day_loses_a_quantity as
+select * from explained.lost where pass = 'by_day';

@@ -4,7 +4,8 @@
 --   a log and model when taking them off leaves at most half of the difference in input, no request has less input than
 --   is taken off, and a quarter of what is taken off then agrees to the token (1,000 requests tell without that, and 50 when
 --   less than a fifth of the difference is left), by the hour or by the day; and for all models of a log whose keys' whole use shows it, save those whose own cells agree as they are logged.
--- Grain: explained.inclusive one row a log and model. Reads: explained.corrected, known, fixed_iteration, source.request. Writes: explained.
+-- Grain: explained.inclusive one row a log and model. Reads: explained.corrected, known, fixed_iteration, source.request.
+-- Writes: explained, checks.
 create or replace table explained.inclusive as
 with
 naming as (
@@ -143,3 +144,22 @@ cross join lateral (
         {'name': 'hours_compared', 'value': hours::varchar},
     ], recursive := true)
 ) as fact;
+
+-- The input of these lines falls by what they hold of cached tokens; nothing else changes in sum.
+create or replace view checks.cache_inclusive_takes_other_than_cached as
+with cached as (
+    select inclusive.log, inclusive.model, 'uncached_input_tokens' as meter,
+        sum(cache_read_input_tokens + if(counts = 'reads', 0, cache_write_5m + cache_write_1h)) as quantity,
+    from explained.inclusive as inclusive
+    join source.request as request on request.log = inclusive.log and request.model = inclusive.model
+    group by all
+)
+select taken.log, taken.model, taken.meter, taken.quantity, cached.quantity as cached
+from (
+    select log, line_model as model, meter, -sum(quantity) as quantity
+    from explained.rebooked
+    where reason = 'cache_inclusive'
+    group by all
+) as taken
+full join cached using (log, model, meter)
+where coalesce(taken.quantity, 0) <> coalesce(cached.quantity, 0);

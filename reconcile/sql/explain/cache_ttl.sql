@@ -1,7 +1,7 @@
 -- 5-minute and 1-hour cache writes confused, or not told apart by the log.
 -- Rule: in one hour of one place one lifetime was recorded too much and the other too little. Claimed per log and model
 --   where that nets exactly in at least a third of the tokens that it nets at all; the lesser of the two, hour by hour.
--- Grain: one adjustment a slot, meter and log. Reads: explained.slot. Writes: explained.adjusted, slot.
+-- Grain: one adjustment a slot, meter and log. Reads: explained.slot. Writes: explained.adjusted, slot, trail, checks.
 create or replace table explained.ttl_move as
 with opposite as (
     select slot_id, log, model, write_5m + write_1h = 0 as exact,
@@ -24,3 +24,9 @@ update explained.slot as slot
 set write_1h = slot.write_1h - move.tokens, write_5m = slot.write_5m + move.tokens
 from explained.ttl_move as move
 where move.slot_id = slot.slot_id;
+
+insert into explained.trail by name
+select 'cache_ttl' as pass, * from explained.open_quantity;
+
+create or replace view checks.cache_ttl_loses_a_quantity as
+select * from explained.lost where pass = 'cache_ttl';

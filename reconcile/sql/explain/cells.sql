@@ -1,6 +1,7 @@
 -- What has to be explained, and the tables that the passes write to.
 -- Grain: explained.cell one row a cell of the period; claim one a pass's quantity in a cell; note one fact about a finding.
 -- Rule: a pass claims a part of a cell's quantity variance; what it leaves is for the passes behind it.
+--   Each pass ends with its check: what it moves or claims is what is gone, no more and no less (checks.<pass>_...).
 -- Reads: matched. Writes: explained.
 create or replace table explained.cell as
 select
@@ -56,11 +57,23 @@ create or replace macro explained.tells(biller, failed) as
 create or replace table explained.never_reported (log VARCHAR, evidence VARCHAR);
 create or replace table explained.stray (api_key_id VARCHAR, logged_workspace_id VARCHAR, workspace_id VARCHAR);
 create or replace table explained.step (reason VARCHAR, position INTEGER);
+create or replace table explained.rebooked (
+    reason VARCHAR, log VARCHAR, line_model VARCHAR, meter VARCHAR, quantity BIGINT,
+);
+
 create or replace table explained.corrected (
     hour TIMESTAMP, day DATE, workspace_id VARCHAR, model VARCHAR, service_tier VARCHAR, context_window VARCHAR,
     inference_geo VARCHAR, speed VARCHAR, log VARCHAR, api_key_id VARCHAR, cut BOOLEAN, key_workspace_id VARCHAR,
     requests BIGINT, input BIGINT,
     write_5m BIGINT, write_1h BIGINT, read BIGINT, output BIGINT, searches BIGINT,
+);
+
+create or replace table explained.hour_slot (
+    slot_id BIGINT, hour TIMESTAMP, day DATE, workspace_id VARCHAR, model VARCHAR, service_tier VARCHAR,
+    context_window VARCHAR, inference_geo VARCHAR, speed VARCHAR,
+);
+create or replace table explained.trail (
+    standing BIGINT, pass VARCHAR, day DATE, meter VARCHAR, quantity HUGEINT,
 );
 
 create or replace table explained.adjusted (

@@ -3,8 +3,7 @@
 -- key that they name, and without those that nobody reported.
 -- Grain: explained.fixed one row a request; fixed_iteration one of source.iteration; corrected one row (hour, cell dimensions without meter, log, key, cut).
 -- Reads: source.request, explained.shift, fetched, inclusive, exchanged, stray, never_reported, step. Writes: explained.fixed, fixed_iteration, before, corrected,
---   corrected_meter,
---   transit.
+--   side_meter, corrected_meter, rebooking, transit.
 create or replace table explained.before as
 select * from explained.corrected;
 
@@ -86,8 +85,8 @@ anti join explained.never_reported as never_reported
     and never_reported.evidence = explained.tells(fixed.biller, fixed.status >= 400)
 group by all;
 
-create or replace view explained.corrected_meter as
-select hour, day, workspace_id, log, api_key_id, meter, quantity,
+create or replace view explained.side_meter as
+select sign, hour, day, workspace_id, log, api_key_id, key_workspace_id, model as line_model, meter, quantity,
     if(meter = 'web_search_requests', null, model) as model,
     if(meter = 'web_search_requests', null, service_tier) as service_tier,
     if(meter = 'web_search_requests', null, context_window) as context_window,
@@ -102,9 +101,24 @@ from (
         {'meter': 'output_tokens', 'quantity': output},
         {'meter': 'web_search_requests', 'quantity': searches},
     ], recursive := true)
-    from explained.corrected
+    from (
+        select 1 as sign, * from explained.corrected
+        union all
+        select -1, * from explained.before
+    )
 )
 where quantity > 0;
+
+create or replace view explained.corrected_meter as
+select * exclude (sign, line_model, key_workspace_id) from explained.side_meter where sign = 1;
+
+-- Corrected less before, by what a cell knows.
+create or replace view explained.rebooking as
+select day, workspace_id, model, service_tier, context_window, inference_geo, speed, meter, log, key_workspace_id, line_model,
+    sum(sign * quantity)::bigint as quantity,
+from explained.side_meter
+group by all
+having sum(sign * quantity) <> 0;
 
 create or replace table explained.transit as
 select distinct day, workspace_id, model, service_tier, context_window, inference_geo, speed from explained.corrected;

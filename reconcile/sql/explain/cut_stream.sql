@@ -2,7 +2,7 @@
 -- Rule: on the days of a place on which a log holds streams without an end (and on those beside them, for a log that stamps
 --   early or late), the output that was reported and not recorded. Where input is missing there too, whole requests are missing beside the cut ones: the output is
 --   shared by the number of cut streams and of missing requests (missing input over the cell's input a request).
--- Grain: one claim a cell and log. Reads: explained.slot, adjusted. Writes: explained.claim, note.
+-- Grain: one claim a cell and log. Reads: explained.slot, adjusted. Writes: explained.claim, note, checks.
 insert into explained.claim (cell_id, position, reason, confidence, log, quantity)
 with
 usual as (
@@ -65,3 +65,13 @@ select 'cut_stream', log, workspace_id, model, null, 'output_tokens', null, 'str
 from source.request
 where cut and in_period
 group by log, workspace_id, model;
+
+create or replace view checks.cut_stream_claims_more_output_than_is_missing as
+select claim.cell_id, cell.meter, claim.quantity, slot.output as missing
+from explained.claim as claim
+join explained.cell as cell on cell.cell_id = claim.cell_id
+left join explained.slot_cell as slot_cell on slot_cell.cell_id = claim.cell_id
+left join explained.slot as slot on slot.slot_id = slot_cell.slot_id
+where claim.reason = 'cut_stream'
+qualify cell.meter <> 'output_tokens'
+    or not claim.quantity between 1 and coalesce(max(slot.output) over (partition by claim.cell_id, claim.log), 0);

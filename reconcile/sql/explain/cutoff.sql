@@ -7,7 +7,8 @@
 --   force it empty in some meters: then in those that hold half of the differences, and five times more); where it never
 --   empties, the differences are at least a fifth of what was recorded. The same with the sides exchanged where a log stamps later
 --   than the provider counts. Within a day nothing is claimed; what crosses midnight is, one-sided at the month's edges.
--- Grain: one adjustment a slot, meter and log. Reads: explained.slot, flow. Writes: explained.adjusted, slot.
+-- Grain: one adjustment a slot, meter and log. Reads: explained.slot, flow.
+-- Writes: explained.adjusted, slot, trail, checks.
 create or replace table explained.queue as
 with
 place as (
@@ -155,3 +156,9 @@ from (
     group by queue.slot_id
 ) as late
 where late.slot_id = slot.slot_id;
+
+insert into explained.trail by name
+select 'cutoff' as pass, * from explained.open_quantity;
+
+create or replace view checks.cutoff_loses_a_quantity as
+select * from explained.lost where pass = 'cutoff';

@@ -5,7 +5,7 @@
 --   for a model of it, when exchanging them leaves at most a quarter of the difference in writes, which is at least a
 --   fifth of what was written, and 10 requests with writes can tell. A model whose own use agrees as it is logged is left
 --   alone.
--- Grain: explained.exchanged one row a log and model. Reads: explained.corrected, known. Writes: explained.
+-- Grain: explained.exchanged one row a log and model. Reads: explained.corrected, known. Writes: explained, checks.
 create or replace table explained.exchanged as
 with
 naming as (
@@ -126,3 +126,11 @@ cross join lateral (
         {'name': 'written_tokens_apart_when_exchanged_back', 'value': left_tokens::varchar},
     ], recursive := true)
 ) as fact;
+
+-- As much is written as before, and nothing else is touched.
+create or replace view checks.exchanged_changes_a_total as
+select log, line_model, if(meter like 'cache_creation.%', 'cache_creation', meter) as meter, sum(quantity) as quantity
+from explained.rebooked
+where reason = 'cache_ttl'
+group by all
+having sum(quantity) <> 0;

@@ -2,7 +2,7 @@
 -- Rule: 95 % of a log's lines (at least 10) stand in the first 20 minutes of an hour. They are laid to the time before it
 --   where that takes away at least half of what is apart in output tokens (input, where there are none), hour by hour or
 --   day by day, of the keys that the log names (or the workspaces that it writes for), less what other logs hold.
--- Grain: explained.fetched one row a log. Reads: explained.fixed, known. Writes: explained.
+-- Grain: explained.fetched one row a log. Reads: explained.fixed, known. Writes: explained, checks.
 create or replace table explained.fetched as
 with
 job as (
@@ -74,3 +74,11 @@ cross join lateral (
         {'name': 'tokens_apart_when_laid_to_the_time_before', 'value': left_tokens::varchar},
     ], recursive := true)
 ) as fact;
+
+-- The same quantities, at another time.
+create or replace view checks.fetched_changes_a_total as
+select log, meter, sum(quantity) as quantity
+from explained.rebooked
+where reason = 'cutoff'
+group by log, meter
+having sum(quantity) <> 0;

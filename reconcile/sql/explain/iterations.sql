@@ -3,7 +3,7 @@
 --   of their own cell, then of the day on which a log that stamps early (or late) is counted, then of the place to which
 --   most of what was recorded here with them was found to belong.
 -- Grain: explained.entry one row a place, log and meter, with what has found no room yet.
--- Reads: explained.fixed_iteration, adjusted, moved, slot, hour_slot. Writes: explained.entry, route, note.
+-- Reads: explained.fixed_iteration, adjusted, moved, slot, hour_slot. Writes: explained.entry, route, note, checks.
 create or replace table explained.entry as
 with late as (
     select log, arg_max(direction, (as_logged, direction)) as direction
@@ -49,3 +49,19 @@ select 'iterations', log, null, model, null, null, null, 'tokens_of_' || coalesc
 from source.iteration
 join source.run as run on day between run.start_on and run.through_on
 group by log, model, kind;
+
+-- What the logs' entries hold is claimed, or has found no room.
+create or replace view checks.iterations_lost as
+select log, meter, sum(held) as held, sum(claimed) as claimed, sum(without_room) as without_room
+from (
+    select log, meter, quantity as held, 0 as claimed, 0 as without_room from explained.fixed_iteration
+    union all
+    select log, meter, 0, 0, quantity from explained.entry
+    union all
+    select claim.log, cell.meter, 0, claim.quantity, 0
+    from explained.claim as claim
+    join explained.cell as cell on cell.cell_id = claim.cell_id
+    where claim.reason = 'iterations'
+)
+group by log, meter
+having sum(held) <> sum(claimed) + sum(without_room) or min(without_room) < 0;

@@ -6,7 +6,7 @@
 --   log names (where it names them on 95 % of its requests), else of the workspaces that it writes for; at most what is
 --   left of the cell's positive variance.
 -- Grain: one claim a cell and log. Reads: explained.known, corrected, adjusted, fetched, left_over. Writes:
---   explained.served, served_hour, gap, claim, note.
+--   explained.served, served_hour, gap, claim, note, checks.
 create or replace table explained.served as
 with naming as (
     select log, 100 * count(api_key_id) >= 95 * count(*) as names_keys
@@ -205,3 +205,24 @@ cross join lateral (
         {'name': 'places_and_hours_whose_use_is_missing', 'value': places},
     ], recursive := true)
 ) as fact;
+
+create or replace view checks.log_gap_claims_more_than_was_used_in_it as
+with used as (
+    select gap.log, known.day, known.workspace_id, known.model, known.service_tier, known.context_window,
+        known.inference_geo, known.speed, known.meter, sum(known.quantity) as quantity,
+    from explained.gap as gap
+    join explained.known as known on known.hour >= gap.from_at and known.hour < gap.until_at
+    group by all
+)
+select claim.cell_id, claim.log, claim.quantity, used.quantity as used
+from explained.claim as claim
+join explained.cell as cell on cell.cell_id = claim.cell_id
+left join used
+    on used.log = claim.log and used.day = cell.day and used.meter = cell.meter
+    and used.workspace_id is not distinct from cell.workspace_id
+    and used.model is not distinct from cell.model
+    and used.service_tier is not distinct from cell.service_tier
+    and used.context_window is not distinct from cell.context_window
+    and used.inference_geo is not distinct from cell.inference_geo
+    and used.speed is not distinct from cell.speed
+where claim.reason = 'log_gap' and not claim.quantity between 1 and coalesce(used.quantity, 0);

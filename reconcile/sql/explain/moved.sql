@@ -1,5 +1,6 @@
 -- The claims of all pairs that net: what leaves one cell and what arrives in the other.
--- Grain: one claim a cell, log and confusion. Reads: explained.adjusted, moved, slot_cell. Writes: explained.claim, note.
+-- Grain: one claim a cell, log and confusion. Reads: explained.adjusted, moved, slot_cell.
+-- Writes: explained.claim, note, checks.
 insert into explained.claim (cell_id, position, reason, confidence, log, place_model, quantity)
 select slot_cell.cell_id, adjusted.position, adjusted.reason, 'inferred', adjusted.log, adjusted.model,
     sum(adjusted.quantity)::bigint
@@ -95,3 +96,57 @@ cross join lateral (
     ], recursive := true)
 ) as fact
 where fact.value is not null;
+
+-- What the claims leave of a cell is what the slots hold in the end, beside what no log could hold and the extra turns that
+-- wait for their pass.
+create or replace view checks.netting_leaves_other_than_its_claims as
+with
+metered as (
+    select day, workspace_id, model, service_tier, context_window, inference_geo, speed, unnest([
+        {'meter': 'uncached_input_tokens', 'quantity': input},
+        {'meter': 'cache_creation.ephemeral_5m_input_tokens', 'quantity': write_5m},
+        {'meter': 'cache_creation.ephemeral_1h_input_tokens', 'quantity': write_1h},
+        {'meter': 'cache_read_input_tokens', 'quantity': read},
+        {'meter': 'output_tokens', 'quantity': output},
+        {'meter': 'web_search_requests', 'quantity': searches},
+    ], recursive := true)
+    from (
+        select * from explained.slot
+        union all by name
+        select place.* exclude (slot_id, hour), extra.* exclude (slot_id), 0 as searches
+        from explained.extra as extra
+        join explained.hour_slot as place on place.slot_id = extra.slot_id
+    )
+    union all
+    select day, workspace_id, model, service_tier, context_window, inference_geo, speed, meter, -quantity
+    from explained.known
+    union all
+    select day, workspace_id, model, service_tier, context_window, inference_geo, speed, meter, quantity
+    from source.usage
+),
+left_open as (
+    select day, workspace_id, model, service_tier, context_window, inference_geo, speed, meter, sum(quantity) as quantity
+    from metered
+    group by all
+),
+claimed as (
+    select cell_id, sum(quantity) as quantity
+    from explained.claim
+    left join explained.never_reported as never_reported using (log, evidence)
+    where position < 15 or (reason = 'unreported' and never_reported.log is not null)
+    group by cell_id
+)
+select cell.cell_id, cell.day, cell.workspace_id, cell.model, cell.meter,
+    cell.variance_quantity - coalesce(claimed.quantity, 0) as left_by_claims, left_open.quantity as left_by_netting,
+from explained.cell as cell
+left join claimed on claimed.cell_id = cell.cell_id
+left join left_open
+    on left_open.day = cell.day and left_open.meter = cell.meter
+    and left_open.workspace_id is not distinct from cell.workspace_id
+    and left_open.model is not distinct from cell.model
+    and left_open.service_tier is not distinct from cell.service_tier
+    and left_open.context_window is not distinct from cell.context_window
+    and left_open.inference_geo is not distinct from cell.inference_geo
+    and left_open.speed is not distinct from cell.speed
+where cell.price_usd is not null
+    and cell.variance_quantity - coalesce(claimed.quantity, 0) <> coalesce(left_open.quantity, 0);

@@ -4,7 +4,7 @@
 --   stand, or of the days: setting them aside brings recorded and reported together by at least half of what they hold; or
 --   makes a tenth of them agree to the token, and three times as many as agree with them.
 -- Grain: explained.never_reported one row a log and kind; one claim a cell, log and kind. Reads: explained.fixed, known,
---   corrected, cell. Writes: explained.never_reported, claim.
+--   corrected, cell. Writes: explained.never_reported, claim, checks.
 create or replace temp view told_apart as
 select *, explained.tells(biller, status >= 400) as evidence
 from explained.fixed;
@@ -93,3 +93,30 @@ join explained.cell as cell
     )
 where metered.quantity > 0
 group by cell.cell_id, metered.log, metered.evidence;
+
+-- What is claimed is what the corrected side loses.
+create or replace view checks.never_reported_claims_other_than_its_lines as
+with taken as (
+    select cell.cell_id, rebooking.log, sum(rebooking.quantity) as quantity
+    from explained.rebooking as rebooking
+    join explained.cell as cell
+        on cell.day = rebooking.day and cell.meter = rebooking.meter and cell.price_usd is not null
+        and cell.workspace_id is not distinct from rebooking.workspace_id
+        and cell.model is not distinct from rebooking.model
+        and cell.service_tier is not distinct from rebooking.service_tier
+        and cell.context_window is not distinct from rebooking.context_window
+        and cell.inference_geo is not distinct from rebooking.inference_geo
+        and cell.speed is not distinct from rebooking.speed
+    group by cell.cell_id, rebooking.log
+),
+claimed as (
+    select cell_id, log, sum(quantity) as quantity
+    from explained.claim
+    semi join explained.never_reported using (log, evidence)
+    where reason = 'unreported'
+    group by cell_id, log
+)
+select cell_id, log, taken.quantity, claimed.quantity as claimed
+from taken
+full join claimed using (cell_id, log)
+where coalesce(taken.quantity, 0) <> coalesce(claimed.quantity, 0);

@@ -1,7 +1,7 @@
 -- Usage without an API key: the Console, OAuth users such as Claude Code, federated service accounts.
 -- Rule: the reported quantity without a key; where the workspace's hours say that its logs hold such use (explained.keyless),
 --   at most what is left of the cell's positive variance.
--- Grain: one claim a cell. Reads: explained.reported, keyless. Writes: explained.claim, note.
+-- Grain: one claim a cell. Reads: explained.reported, keyless. Writes: explained.claim, note, checks.
 insert into explained.claim (cell_id, position, reason, confidence, quantity)
 with wanted as (
     select reported.cell_id,
@@ -40,3 +40,9 @@ cross join lateral (
     ], recursive := true)
 ) as fact
 where fact.quantity > 0;
+
+create or replace view checks.no_key_claims_more_than_was_used_without_one as
+select claim.cell_id, claim.quantity, reported.quantity as used
+from explained.claim as claim
+left join explained.reported as reported on reported.cell_id = claim.cell_id and reported.api_key_id is null
+where claim.reason = 'no_key' and not claim.quantity between 1 and coalesce(reported.quantity, 0);

@@ -1,7 +1,8 @@
 -- What is left: reported and not recorded, or recorded and not reported.
 -- Rule: `unlogged` and `unreported` say where, not why. `unreported` is laid to the lines of another biller first, then to
 --   those with an error status, then to the rest; to a log where only one wrote in the cell.
--- Grain: one claim a cell (and log). Reads: explained.left_over, never_reported, matched.recorded. Writes: explained.claim, note.
+-- Grain: one claim a cell (and log). Reads: explained.left_over, never_reported, matched.recorded.
+-- Writes: explained.claim, note, checks.
 insert into explained.claim (cell_id, position, reason, confidence, quantity)
 select cell_id, 60, 'unlogged', 'suspected', quantity
 from explained.left_over
@@ -53,3 +54,10 @@ select
     -least(quantity, available - (upto - quantity))
 from running
 where least(quantity, available - (upto - quantity)) > 0;
+
+create or replace view checks.quantity_not_explained as
+select cell.cell_id, cell.variance_quantity, coalesce(claimed.quantity, 0) as claimed
+from explained.cell as cell
+left join (select cell_id, sum(quantity) as quantity from explained.claim group by cell_id) as claimed
+    on claimed.cell_id = cell.cell_id
+where cell.price_usd is not null and cell.variance_quantity <> coalesce(claimed.quantity, 0);

@@ -8,7 +8,8 @@
 --   writes of both lifetimes are one meter, and what they turn out to be is cache_ttl. The script runs until it finds no
 --   more.
 -- Grain: explained.pair one row two slots.
--- Reads: explained.slot, unsplit, relaxed (the dimension, its reason and position). Writes: explained.moved, adjusted, slot.
+-- Reads: explained.slot, unsplit, relaxed (the dimension, its reason and position).
+-- Writes: explained.moved, adjusted, slot, trail, checks.
 create or replace table explained.side as
 select
     slot.slot_id, slot.log, slot.model, relaxed.reason,
@@ -157,3 +158,9 @@ from (
     group by slot_id
 ) as part
 where part.slot_id = slot.slot_id;
+
+insert into explained.trail by name
+select 'other_cell' as pass, * from explained.open_quantity;
+
+create or replace view checks.other_cell_loses_a_quantity as
+select * from explained.lost where pass = 'other_cell';

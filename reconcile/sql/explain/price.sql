@@ -11,7 +11,7 @@
 --   price_interval  the straddled step (design: towards the upper price, up to |reported - recorded| x the step);
 --   uncharged       no cost line, or whole tokens at the book's rate but fewer than were reported;
 --   price_book      what still fails the whole-token check.
--- Grain: explained.price_part one row a cell and reason. Reads: explained.cell, matched.line. Writes: explained.
+-- Grain: explained.price_part one row a cell and reason. Reads: explained.cell, matched.line. Writes: explained, checks.
 -- The fraction of an expected amount that was billed, where one of six decimals gives it exactly.
 create or replace macro explained.fraction_of(billed_usd, expected_usd, roundings) as
     case
@@ -268,3 +268,11 @@ cross join lateral (
         {'name': 'billed_usd', 'value': billed_usd},
     ], recursive := true)
 ) as fact;
+
+create or replace view checks.price_variance_not_explained as
+select cell.cell_id, cell.day, cell.workspace_id, cell.model, cell.meter, cell.price_variance_usd, part.amount_usd
+from explained.cell as cell
+left join (
+    select cell_id, sum(amount_usd) as amount_usd from explained.price_part group by cell_id
+) as part on part.cell_id = cell.cell_id
+where cell.price_variance_usd <> coalesce(part.amount_usd, 0);

@@ -2,7 +2,8 @@
 -- Rule: reported (of those who could have logged it) less recorded, in the hours that the usage report covers; less the
 --   extra iterations that the logs themselves hold, which come back where they were not reported (iterations_back).
 -- Grain: explained.slot one row (hour, cell dimensions without meter; web searches by hour and workspace).
--- Reads: explained.known, corrected, fixed_iteration. Writes: explained.slot, extra, flow, slot_cell, unsplit.
+-- Reads: explained.known, corrected, fixed_iteration, adjusted, moved, hour_slot. Writes: explained.slot, extra, flow,
+--   slot_cell, unsplit, open_quantity, lost, trail.
 create or replace table explained.hourly as
     select hour, workspace_id, model, service_tier, context_window, inference_geo, speed, meter, quantity, null as log,
         0 as cut_requests, 0 as requests, 0 as recorded_input,
@@ -99,3 +100,50 @@ group by log
 having sum(write_5m + write_1h) > 0 and (sum(write_5m) = 0 or sum(write_1h) = 0)
 union
 select log from source.default_used where field = 'cache_creation';
+
+-- What is open, with what was claimed of it and what waits for iterations_back: no pass that nets changes it on any day.
+create or replace view explained.open_quantity as
+with
+metered as (
+    select slot_id, day, unnest([
+        {'meter': 'uncached_input_tokens', 'quantity': input},
+        {'meter': 'cache_creation.ephemeral_5m_input_tokens', 'quantity': write_5m},
+        {'meter': 'cache_creation.ephemeral_1h_input_tokens', 'quantity': write_1h},
+        {'meter': 'cache_read_input_tokens', 'quantity': read},
+        {'meter': 'output_tokens', 'quantity': output},
+        {'meter': 'web_search_requests', 'quantity': searches},
+    ], recursive := true)
+    from (
+        select slot_id, day, input, write_5m, write_1h, read, output, searches from explained.slot
+        union all
+        select slot_id, null, input, write_5m, write_1h, read, output, 0 from explained.extra
+        union all
+        select to_slot, null, input, write_5m, write_1h, read, output, searches from explained.moved
+        union all
+        select from_slot, null, -input, -write_5m, -write_1h, -read, -output, -searches from explained.moved
+    )
+    union all
+    select slot_id, null, meter, quantity from explained.adjusted
+),
+place as (
+    select slot_id, day from explained.slot
+    union all
+    select slot_id, day from explained.hour_slot
+)
+select
+    (select coalesce(max(standing), 0) + 1 from explained.trail) as standing, coalesce(metered.day, place.day) as day,
+    metered.meter, sum(metered.quantity)::hugeint as quantity,
+from metered
+left join place on metered.day is null and place.slot_id = metered.slot_id
+where metered.quantity <> 0
+group by all;
+
+insert into explained.trail by name
+select 'residual' as pass, * from explained.open_quantity;
+
+create or replace view explained.lost as
+select step.pass, day, meter, coalesce(before.quantity, 0) as before, coalesce(after.quantity, 0) as after,
+from (select standing + 1 as standing, day, meter, quantity from explained.trail) as before
+full join explained.trail as after using (standing, day, meter)
+join (select distinct standing, pass from explained.trail) as step using (standing)
+where coalesce(before.quantity, 0) <> coalesce(after.quantity, 0);

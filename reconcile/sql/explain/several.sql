@@ -6,7 +6,8 @@
 --   reasons; the cells in between may be nobody's. Of a log without a split the writes of both lifetimes are one meter.
 --   The script runs until it finds no more.
 -- Grain: explained.twin one row a pair of slots; leg one a pair and dimension.
--- Reads: explained.slot, fixed, unsplit, relaxed (by hour or by day), relaxation. Writes: explained.moved, adjusted, slot.
+-- Reads: explained.slot, fixed, unsplit, relaxed (by hour or by day), relaxation.
+-- Writes: explained.moved, adjusted, slot, trail, checks.
 create or replace table explained.twin as
 with
 missing as (
@@ -157,3 +158,9 @@ from (
     group by slot_id
 ) as part
 where part.slot_id = slot.slot_id;
+
+insert into explained.trail by name
+select 'several' as pass, * from explained.open_quantity;
+
+create or replace view checks.several_loses_a_quantity as
+select * from explained.lost where pass = 'several';

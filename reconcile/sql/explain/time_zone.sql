@@ -9,7 +9,7 @@
 --   beside it nobody logs. A log that has 95 % of its lines in the first 20 minutes of the hour
 --   is written by a job: up to an hour is no clock. The script runs until the clocks that it found change none of the others.
 -- Grain: explained.shift_score one row a log, way and shift; shift one row a log that is off.
--- Reads: source.request, explained.known, shift (as found so far). Writes: explained.
+-- Reads: source.request, explained.known, shift (as found so far). Writes: explained, checks.
 create or replace table explained.shift_score as
 with
 naming as (
@@ -164,3 +164,11 @@ cross join lateral (
         {'name': 'tokens_in_another_hour_after_the_shift', 'value': left_tokens::varchar},
     ], recursive := true)
 ) as fact;
+
+-- The same quantities, at another time.
+create or replace view checks.time_zone_changes_a_total as
+select log, meter, sum(quantity) as quantity
+from explained.rebooked
+where reason = 'time_zone'
+group by log, meter
+having sum(quantity) <> 0;

@@ -4,7 +4,7 @@
 --   much. Then, where silent keys have more use in a cell than it lacks, what lines without a key cannot hold of it, as
 --   long as that is less than a tenth of a workspace's silent use: more may be that use, under another key's name.
 -- Grain: explained.too_much one row a cell and rule. Reads: explained.hour_over, slot, slot_cell, corrected, corrected_meter,
---   reported, silent_key, left_over. Writes: explained.too_much.
+--   reported, silent_key, left_over. Writes: explained.too_much, checks.
 insert into explained.too_much
 with
 nameless as (
@@ -81,3 +81,16 @@ select cell_id, too_much::bigint
 from short
 qualify 10 * sum(too_much) over (partition by workspace_id) < sum(quantity) over (partition by workspace_id)
     and too_much > 0;
+
+-- What is put back is unreported in the end.
+create or replace view checks.too_much_is_not_unreported as
+select put_back.cell_id, put_back.too_much, coalesce(claimed.quantity, 0) as unreported
+from (select cell_id, sum(too_much) as too_much from explained.too_much group by cell_id) as put_back
+left join (
+    select cell_id, -sum(quantity) as quantity
+    from explained.claim
+    anti join explained.never_reported using (log, evidence)
+    where reason = 'unreported'
+    group by cell_id
+) as claimed on claimed.cell_id = put_back.cell_id
+where coalesce(claimed.quantity, 0) < put_back.too_much;

@@ -3,7 +3,8 @@
 --   reported quantity, at most what is left of the cell's positive variance (keys in order of their id) less the cell's use
 --   without a key; what is too much in the cell is not set against it. Where lines without a key leave less than half of its
 --   use missing, they hold it, and what is missing are single lines.
--- Grain: one claim a cell and key. Reads: explained.reported, silent_key, keyless, left_over. Writes: explained.claim, note.
+-- Grain: one claim a cell and key. Reads: explained.reported, silent_key, keyless, left_over.
+-- Writes: explained.claim, note, checks.
 insert into explained.claim (cell_id, position, reason, confidence, api_key_id, quantity)
 with wanted as (
     select reported.cell_id, reported.api_key_id, reported.quantity
@@ -60,3 +61,10 @@ cross join lateral (
     ], recursive := true)
 ) as fact
 where silent.claimed and fact.value is not null;
+
+create or replace view checks.unlogged_key_claims_more_than_the_key_used as
+select claim.cell_id, claim.api_key_id, claim.quantity, reported.quantity as used
+from explained.claim as claim
+left join explained.reported as reported
+    on reported.cell_id = claim.cell_id and reported.api_key_id = claim.api_key_id
+where claim.reason = 'unlogged_key' and not claim.quantity between 1 and coalesce(reported.quantity, 0);

@@ -1,7 +1,8 @@
 -- Lines that name a key of one workspace and are booked on another.
 -- Rule: a key's use is billed where the key belongs. A line stands in the wrong workspace when the list of keys, or else the
 --   key's reported use, knows the key in one other workspace alone, and none of its use was reported where the line stands.
--- Grain: explained.stray one row a key and workspace as logged. Reads: source.request, api_key, usage. Writes: explained.
+-- Grain: explained.stray one row a key and workspace as logged. Reads: source.request, api_key, usage.
+-- Writes: explained, checks.
 create or replace table explained.stray as
 with
 used as (
@@ -33,3 +34,11 @@ join source.request as request
     on request.api_key_id = stray.api_key_id and request.workspace_id is not distinct from stray.logged_workspace_id
 where request.in_period
 group by request.log, stray.workspace_id;
+
+-- The same quantities, in another workspace.
+create or replace view checks.workspace_changes_a_total as
+select log, meter, sum(quantity) as quantity
+from explained.rebooked
+where reason = 'workspace'
+group by log, meter
+having sum(quantity) <> 0;
