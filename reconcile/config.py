@@ -331,7 +331,7 @@ class ContractRate(_Dated):
 class Prices(_Model):
     """What lies over the list prices."""
 
-    contract: list[ContractRate] = Field([], description="Dated rates over list; where two hold, the last one counts")
+    contract: list[ContractRate] = Field([], description="Dated rates over list; where two hold, the first one counts")
 
 
 class Tolerance(_Model):

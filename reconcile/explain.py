@@ -156,7 +156,7 @@ def _net(
         [(dimension, reason, position, by_day)],
     )
     found = -1
-    while found != (found := _count(connection, "explained.moved")):
+    while _count(connection, "explained.opposite") and found != (found := _count(connection, "explained.moved")):
         _run(connection, name)
 
 

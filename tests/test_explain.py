@@ -151,6 +151,31 @@ def test_the_applications_own_cost_is_text_or_a_number(tmp_path, own):
         ]
 
 
+@pytest.mark.parametrize(
+    ("model", "own", "cause"),
+    [
+        ("claude-opus-4-7", "0.0045", "price of before the last change"),
+        ("claude-opus-4-7", "0.005", "list instead of contract"),
+        ("claude-nova-9", "0.5", "no price in the book"),
+    ],
+)
+def test_each_request_has_one_cause(tmp_path, model, own, cause):
+    """After two changes in a month the last one counts; a model that the book does not know is told as well."""
+    rates = [
+        {"model": "claude-opus-4-7", "discount_percent": percent, "from": first, "until": last}
+        for percent, first, last in ((10, "2026-10-03", DAY), (20, DAY, None))
+    ]
+    config = write_config(tmp_path, prices={"contract": rates})
+    lines = [line(AT, model=model, usage=tokens(1000), cost_usd=own)]
+    with closed(
+        tmp_path, [usage(HOUR, input=1000, model=model)], [cost(DAY, "0.4", INPUT, model=model)], lines, config=config
+    ) as connection:
+        [(evidence,)] = connection.execute(
+            "select evidence from report.discrepancy where reason = 'app_price'"
+        ).fetchall()
+        assert [(told["cause"], told["requests"]) for told in json.loads(evidence)["causes"]] == [(cause, "1")]
+
+
 # Defaults and names
 
 

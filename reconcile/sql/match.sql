@@ -3,6 +3,20 @@
 --   and key; label one a cell, key, label and value; line one a billed line with its speed.
 -- Reads: source. Writes: matched, checks.
 
+-- Counters side by side as a list of meters, for unnest.
+create or replace macro matched.tokens_by_meter(input, write_5m, write_1h, read, output) as [
+    {'meter': 'uncached_input_tokens', 'quantity': input},
+    {'meter': 'cache_creation.ephemeral_5m_input_tokens', 'quantity': write_5m},
+    {'meter': 'cache_creation.ephemeral_1h_input_tokens', 'quantity': write_1h},
+    {'meter': 'cache_read_input_tokens', 'quantity': read},
+    {'meter': 'output_tokens', 'quantity': output},
+];
+create or replace macro matched.by_meter(input, write_5m, write_1h, read, output, searches) as
+    list_append(
+        matched.tokens_by_meter(input, write_5m, write_1h, read, output),
+        {'meter': 'web_search_requests', 'quantity': searches}
+    );
+
 -- The recorded side by hour, in the meters of the reports.
 create or replace table matched.recorded as
 with grouped as (
@@ -23,14 +37,9 @@ metered as (
     select
         * exclude (uncached_input_tokens, cache_write_5m, cache_write_1h, cache_read_input_tokens, output_tokens,
             web_search_requests),
-        unnest([
-            {'meter': 'uncached_input_tokens', 'quantity': uncached_input_tokens},
-            {'meter': 'cache_creation.ephemeral_5m_input_tokens', 'quantity': cache_write_5m},
-            {'meter': 'cache_creation.ephemeral_1h_input_tokens', 'quantity': cache_write_1h},
-            {'meter': 'cache_read_input_tokens', 'quantity': cache_read_input_tokens},
-            {'meter': 'output_tokens', 'quantity': output_tokens},
-            {'meter': 'web_search_requests', 'quantity': web_search_requests},
-        ]) as counter,
+        unnest(matched.by_meter(
+            uncached_input_tokens, cache_write_5m, cache_write_1h, cache_read_input_tokens, output_tokens, web_search_requests
+        )) as counter,
     from grouped
 )
 select
@@ -335,14 +344,9 @@ metered as (
     select
         day, workspace_id, model, service_tier, context_window, inference_geo, speed, in_period, over_step, api_key_id, label,
         value, requests,
-        unnest([
-            {'meter': 'uncached_input_tokens', 'quantity': uncached_input_tokens},
-            {'meter': 'cache_creation.ephemeral_5m_input_tokens', 'quantity': cache_write_5m},
-            {'meter': 'cache_creation.ephemeral_1h_input_tokens', 'quantity': cache_write_1h},
-            {'meter': 'cache_read_input_tokens', 'quantity': cache_read_input_tokens},
-            {'meter': 'output_tokens', 'quantity': output_tokens},
-            {'meter': 'web_search_requests', 'quantity': web_search_requests},
-        ]) as counter,
+        unnest(matched.by_meter(
+            uncached_input_tokens, cache_write_5m, cache_write_1h, cache_read_input_tokens, output_tokens, web_search_requests
+        )) as counter,
     from grouped
 ),
 placed as (

@@ -1,6 +1,7 @@
 -- Why an application's own cost is not the price book's: the mistake that gives its figure.
 -- Rule: per request, the book's amount is worked out once more with one mistake at a time; the first that comes within
---   half a millionth of a dollar of the application's figure names the cause, so figures rounded to six decimals do too.
+--   half a millionth of a dollar of the application's figure names the cause, so figures rounded to six decimals do too;
+--   the prices of before are those of the day before the last change.
 -- Grain: explained.own_price one row a log, model and cause. Reads: source.request, matched.price.
 -- Writes: explained.own_price, note, checks.
 create or replace macro explained.million(quantity, price_usd) as
@@ -38,8 +39,10 @@ earlier as (
     window changes as (
         partition by model, service_tier, context_window, inference_geo, speed order by day
     )
-    qualify input_usd is distinct from lag(input_usd) over changes or read_usd is distinct from lag(read_usd) over changes
-        or output_usd is distinct from lag(output_usd) over changes
+    qualify earlier_on is not null and (
+        input_usd <> lag(input_usd) over changes or read_usd <> lag(read_usd) over changes
+        or output_usd <> lag(output_usd) over changes
+    )
 ),
 priced as (
     select
@@ -53,7 +56,7 @@ priced as (
         former.input_usd as former_input_usd, former.write_5m_usd as former_5m_usd, former.write_1h_usd as former_1h_usd,
         former.read_usd as former_read_usd, former.output_usd as former_output_usd,
     from source.request as request
-    join price
+    left join price
         on price.day = request.day and price.model = request.model and price.service_tier = request.service_tier
         and price.context_window = request.context_window and price.inference_geo = request.inference_geo
         and price.speed = request.speed
@@ -62,15 +65,15 @@ priced as (
         on plain.day = request.day and plain.model = request.model and plain.service_tier = request.service_tier
         and plain.context_window = request.context_window and plain.inference_geo = request.inference_geo
         and plain.speed = 'standard'
-    left join earlier
+    asof left join earlier
         on earlier.model = request.model and earlier.service_tier = request.service_tier
         and earlier.context_window = request.context_window and earlier.inference_geo = request.inference_geo
-        and earlier.speed = request.speed and earlier.earlier_on is not null and earlier.day <= request.day
+        and earlier.speed = request.speed and earlier.day <= request.day
     left join price as former
         on former.day = earlier.earlier_on and former.model = request.model
         and former.service_tier = request.service_tier and former.context_window = request.context_window
         and former.inference_geo = request.inference_geo and former.speed = request.speed
-    where request.in_period and request.own_cost_usd <> request.recorded_usd
+    where request.in_period and request.own_cost_usd <> coalesce(request.recorded_usd, 0)
 ),
 tried as (
     select *,
@@ -86,6 +89,8 @@ tried as (
 named as (
     select log, model, own_cost_usd, recorded_usd,
         case
+            when recorded_usd is null
+                then 'no price in the book'
             when explained.near(own_cost_usd, recorded_usd)
                 then 'rounded'
             when explained.near(own_cost_usd, tokens_usd)
@@ -126,7 +131,7 @@ named as (
         end as cause,
     from tried
 )
-select log, model, cause, count(*) as requests, sum(recorded_usd - own_cost_usd)::decimal(38, 12) as amount_usd
+select log, model, cause, count(*) as requests, sum(coalesce(recorded_usd, 0) - own_cost_usd)::decimal(38, 12) as amount_usd
 from named
 group by log, model, cause;
 

@@ -21,13 +21,8 @@ sure as (
     ), 0) >= 4 * sum(requests)
 ),
 metered as (
-    select slot.hour, slot.day, sure.*, unnest([
-            {'meter': 'uncached_input_tokens', 'quantity': input},
-            {'meter': 'cache_creation.ephemeral_5m_input_tokens', 'quantity': write_5m},
-            {'meter': 'cache_creation.ephemeral_1h_input_tokens', 'quantity': write_1h},
-            {'meter': 'cache_read_input_tokens', 'quantity': read},
-            {'meter': 'output_tokens', 'quantity': output},
-        ], recursive := true)
+    select slot.hour, slot.day, sure.*,
+        unnest(matched.tokens_by_meter(input, write_5m, write_1h, read, output), recursive := true)
     from explained.slot as slot
     join sure
         on slot.workspace_id is not distinct from sure.workspace_id and slot.model = sure.model

@@ -93,14 +93,8 @@ select sign, hour, day, workspace_id, log, api_key_id, key_workspace_id, model a
     if(meter = 'web_search_requests', null, inference_geo) as inference_geo,
     if(meter = 'web_search_requests', null, speed) as speed,
 from (
-    select * exclude (input, write_5m, write_1h, read, output, searches), unnest([
-        {'meter': 'uncached_input_tokens', 'quantity': input},
-        {'meter': 'cache_creation.ephemeral_5m_input_tokens', 'quantity': write_5m},
-        {'meter': 'cache_creation.ephemeral_1h_input_tokens', 'quantity': write_1h},
-        {'meter': 'cache_read_input_tokens', 'quantity': read},
-        {'meter': 'output_tokens', 'quantity': output},
-        {'meter': 'web_search_requests', 'quantity': searches},
-    ], recursive := true)
+    select * exclude (input, write_5m, write_1h, read, output, searches),
+        unnest(matched.by_meter(input, write_5m, write_1h, read, output, searches), recursive := true)
     from (
         select 1 as sign, * from explained.corrected
         union all

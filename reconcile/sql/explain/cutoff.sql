@@ -25,14 +25,7 @@ one_lifetime as (
 ),
 metered as (
     select slot_id, hour, day, workspace_id, model, service_tier, context_window, inference_geo, speed, series_log,
-        unnest([
-            {'meter': 'uncached_input_tokens', 'quantity': input},
-            {'meter': 'cache_creation.ephemeral_5m_input_tokens', 'quantity': write_5m},
-            {'meter': 'cache_creation.ephemeral_1h_input_tokens', 'quantity': write_1h},
-            {'meter': 'cache_read_input_tokens', 'quantity': read},
-            {'meter': 'output_tokens', 'quantity': output},
-            {'meter': 'web_search_requests', 'quantity': searches},
-        ], recursive := true)
+        unnest(matched.by_meter(input, write_5m, write_1h, read, output, searches), recursive := true)
     from place
 ),
 waiting as (

@@ -19,14 +19,8 @@ part as (
     select *, to_slot as slot_id, 1 as sign from explained.moved
 ),
 metered as (
-    select slot_id, sign, reason, position, log, from_value, to_value, unnest([
-        {'meter': 'uncached_input_tokens', 'quantity': input},
-        {'meter': 'cache_creation.ephemeral_5m_input_tokens', 'quantity': write_5m},
-        {'meter': 'cache_creation.ephemeral_1h_input_tokens', 'quantity': write_1h},
-        {'meter': 'cache_read_input_tokens', 'quantity': read},
-        {'meter': 'output_tokens', 'quantity': output},
-        {'meter': 'web_search_requests', 'quantity': searches},
-    ], recursive := true)
+    select slot_id, sign, reason, position, log, from_value, to_value,
+        unnest(matched.by_meter(input, write_5m, write_1h, read, output, searches), recursive := true)
     from part
 )
 select slot_cell.cell_id, metered.position, metered.reason, 'inferred', metered.log,
@@ -102,14 +96,8 @@ where fact.value is not null;
 create or replace view checks.netting_leaves_other_than_its_claims as
 with
 metered as (
-    select day, workspace_id, model, service_tier, context_window, inference_geo, speed, unnest([
-        {'meter': 'uncached_input_tokens', 'quantity': input},
-        {'meter': 'cache_creation.ephemeral_5m_input_tokens', 'quantity': write_5m},
-        {'meter': 'cache_creation.ephemeral_1h_input_tokens', 'quantity': write_1h},
-        {'meter': 'cache_read_input_tokens', 'quantity': read},
-        {'meter': 'output_tokens', 'quantity': output},
-        {'meter': 'web_search_requests', 'quantity': searches},
-    ], recursive := true)
+    select day, workspace_id, model, service_tier, context_window, inference_geo, speed,
+        unnest(matched.by_meter(input, write_5m, write_1h, read, output, searches), recursive := true)
     from (
         select * from explained.slot
         union all by name

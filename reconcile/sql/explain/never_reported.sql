@@ -67,14 +67,11 @@ from (
 
 insert into explained.claim (cell_id, position, reason, confidence, log, evidence, quantity)
 with metered as (
-    select day, workspace_id, model, service_tier, context_window, inference_geo, speed, log, evidence, unnest([
-        {'meter': 'uncached_input_tokens', 'quantity': uncached_input_tokens},
-        {'meter': 'cache_creation.ephemeral_5m_input_tokens', 'quantity': cache_write_5m},
-        {'meter': 'cache_creation.ephemeral_1h_input_tokens', 'quantity': cache_write_1h},
-        {'meter': 'cache_read_input_tokens', 'quantity': cache_read_input_tokens},
-        {'meter': 'output_tokens', 'quantity': output_tokens},
-        {'meter': 'web_search_requests', 'quantity': web_search_requests},
-    ], recursive := true)
+    select day, workspace_id, model, service_tier, context_window, inference_geo, speed, log, evidence,
+        unnest(matched.by_meter(
+            uncached_input_tokens, cache_write_5m, cache_write_1h, cache_read_input_tokens, output_tokens,
+            web_search_requests
+        ), recursive := true)
     from told_apart
     semi join explained.never_reported using (log, evidence)
 )

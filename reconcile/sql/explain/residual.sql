@@ -3,7 +3,7 @@
 --   extra iterations that the logs themselves hold, which come back where they were not reported (iterations_back).
 -- Grain: explained.slot one row (hour, cell dimensions without meter; web searches by hour and workspace).
 -- Reads: explained.known, corrected, fixed_iteration, adjusted, moved, hour_slot. Writes: explained.slot, extra, flow,
---   slot_cell, unsplit, open_quantity, lost, trail.
+--   slot_cell, unsplit, opposite, open_quantity, lost, trail.
 create or replace table explained.hourly as
     select hour, workspace_id, model, service_tier, context_window, inference_geo, speed, meter, quantity, null as log,
         0 as cut_requests, 0 as requests, 0 as recorded_input,
@@ -15,13 +15,7 @@ create or replace table explained.hourly as
         if(counter.meter not in ('output_tokens', 'web_search_requests'), counter.quantity, 0),
     from (
         select hour, workspace_id, model, service_tier, context_window, inference_geo, speed, log, cut, requests,
-            unnest([
-                {'meter': 'uncached_input_tokens', 'quantity': input},
-                {'meter': 'cache_creation.ephemeral_5m_input_tokens', 'quantity': write_5m},
-                {'meter': 'cache_creation.ephemeral_1h_input_tokens', 'quantity': write_1h},
-                {'meter': 'cache_read_input_tokens', 'quantity': read},
-                {'meter': 'output_tokens', 'quantity': output},
-            ]) as counter,
+            unnest(matched.tokens_by_meter(input, write_5m, write_1h, read, output)) as counter,
         from explained.corrected
     )
     union all
@@ -101,18 +95,18 @@ having sum(write_5m + write_1h) > 0 and (sum(write_5m) = 0 or sum(write_1h) = 0)
 union
 select log from source.default_used where field = 'cache_creation';
 
+-- What can net: nothing, unless one slot has too much of something and another too little.
+create or replace view explained.opposite as
+select count(*) filter (least(input, write_5m, write_1h, read, output, searches) < 0) as over,
+    count(*) filter (greatest(input, write_5m, write_1h, read, output, searches) > 0) as under,
+from explained.slot
+having over > 0 and under > 0;
+
 -- What is open, with what was claimed of it and what waits for iterations_back: no pass that nets changes it on any day.
 create or replace view explained.open_quantity as
 with
 metered as (
-    select slot_id, day, unnest([
-        {'meter': 'uncached_input_tokens', 'quantity': input},
-        {'meter': 'cache_creation.ephemeral_5m_input_tokens', 'quantity': write_5m},
-        {'meter': 'cache_creation.ephemeral_1h_input_tokens', 'quantity': write_1h},
-        {'meter': 'cache_read_input_tokens', 'quantity': read},
-        {'meter': 'output_tokens', 'quantity': output},
-        {'meter': 'web_search_requests', 'quantity': searches},
-    ], recursive := true)
+    select slot_id, day, unnest(matched.by_meter(input, write_5m, write_1h, read, output, searches), recursive := true)
     from (
         select slot_id, day, input, write_5m, write_1h, read, output, searches from explained.slot
         union all
