@@ -368,6 +368,24 @@ def test_lines_without_a_key_can_be_a_silent_keys(tmp_path):
         assert found(connection) == []
 
 
+@pytest.mark.parametrize(("stands_on_lines", "is_claimed"), [(True, False), (False, True)])
+def test_lines_that_name_nothing_can_be_a_silent_keys(tmp_path, stands_on_lines, is_claimed):
+    """Lines without workspace and key, hours early, hold a silent key's requests: all counters of each are theirs."""
+    usages, lines = [], []
+    for number, (hour, quantity) in enumerate(steady(48)):
+        usages.append(usage(f"{hour}:00:00Z", input=25 * quantity, output=900))
+        usages.append(
+            usage(f"{hour}:00:00Z", input=quantity, output=30 + number, read=3 * number, api_key_id="apikey_b")
+        )
+        lines.append(line(f"{hour}:10:00Z", f"a{hour}", usage=tokens(25 * quantity, 900)))
+        early = datetime.fromisoformat(f"{hour}:20:00") - timedelta(hours=1 + 7 * number % 19)
+        said = {"workspace_id": None, "api_key_id": None}
+        counted = tokens(quantity if stands_on_lines else quantity + 1, 30 + number, cache_read_input_tokens=3 * number)
+        lines.append(line(f"{early:%Y-%m-%dT%H:%M:%SZ}", f"b{hour}", usage=counted, **said))
+    with month(tmp_path, usages, lines) as connection:
+        assert ("unlogged_key" in {row[0] for row in found(connection)}) == is_claimed
+
+
 def test_lines_without_a_key_that_are_hours_early_are_still_a_silent_keys(tmp_path):
     """Where most of a key's use is recorded by the day, a lost line of it is a lost line, and no unlogged key."""
     usages, lines = [], []

@@ -1,8 +1,9 @@
 -- Whose usage no line of the logs can hold: keys that no line names, and use without a key.
 -- Rule: a workspace's logs name their key where lines that do carry at least 95 % of its recorded tokens (also where
 --   nothing is recorded). Only there is a key that no line names known to be unlogged, unless lines
---   without a key hold it: at least half of its use stands too much in the same hours of other workspaces, or the hours of
---   its own say so. Use without a key is taken for unlogged, unless the hours say otherwise.
+--   without a key hold it: at least half of its use stands too much in the same hours of other workspaces, a tenth of it
+--   request by request on lines that name no workspace either, or the hours of its own say so. Use without a key is taken
+--   for unlogged, unless the hours say otherwise.
 -- Grain: explained.naming one row a workspace; silent_key and held_here one a workspace and key; known one reported row that the logs
 --   should hold; reported one a cell and key. Reads: matched.recorded, source.usage, key_named, explained.shift (as far as it is
 --   known). Writes: explained.
@@ -119,13 +120,47 @@ key_use as (
 ),
 held_use as (
     select workspace_id, api_key_id, sum(quantity) as quantity from held group by all
+),
+-- hours of a key in which it was used once: all counters are those of a line that names neither workspace nor key, of
+-- the same day or the one beside it
+hour_use as (
+    select day, workspace_id, api_key_id, model, sum(quantity) as quantity,
+        coalesce(sum(quantity) filter (meter = 'uncached_input_tokens'), 0) as input,
+        coalesce(sum(quantity) filter (meter like 'cache_creation.%'), 0) as written,
+        coalesce(sum(quantity) filter (meter = 'cache_read_input_tokens'), 0) as read,
+        coalesce(sum(quantity) filter (meter = 'output_tokens'), 0) as output,
+    from silent
+    where model is not null
+    group by day, hour, workspace_id, api_key_id, model, service_tier, context_window, inference_geo, speed
+),
+single_use as (
+    select hour_use.workspace_id, hour_use.api_key_id, sum(hour_use.quantity) as quantity
+    from hour_use
+    semi join (
+        select day, model, uncached_input_tokens as input, cache_write_5m + cache_write_1h as written,
+            cache_read_input_tokens as read, output_tokens as output,
+        from source.request
+        where workspace_id is null and api_key_id is null
+    ) as line
+        on line.model = hour_use.model and line.output = hour_use.output and line.read = hour_use.read
+        and line.written = hour_use.written and abs(line.day - hour_use.day) <= 1
+        -- as it is, or with what such a log counts in it as well
+        and line.input in (
+            hour_use.input, hour_use.input + hour_use.read, hour_use.input + hour_use.read + hour_use.written
+        )
+    where hour_use.output > 0
+    group by all
 )
 select key_use.workspace_id, key_use.api_key_id, naming.recorded, naming.named,
-    naming.names_keys and 2 * coalesce(held_use.quantity, 0) < key_use.quantity and held_here.api_key_id is null as claimed,
+    naming.names_keys and held_here.api_key_id is null
+        and 2 * coalesce(held_use.quantity, 0) < key_use.quantity
+        and 10 * coalesce(single_use.quantity, 0) < key_use.quantity as claimed,
 from key_use
 join explained.naming as naming on naming.workspace_id is not distinct from key_use.workspace_id
 left join held_use
     on held_use.workspace_id is not distinct from key_use.workspace_id and held_use.api_key_id = key_use.api_key_id
+left join single_use
+    on single_use.workspace_id is not distinct from key_use.workspace_id and single_use.api_key_id = key_use.api_key_id
 left join explained.held_here as held_here
     on held_here.workspace_id is not distinct from key_use.workspace_id and held_here.api_key_id = key_use.api_key_id;
 
