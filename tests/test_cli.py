@@ -690,18 +690,23 @@ def test_init_refuses_what_is_no_log(here, fake_run, capsys, content):
 
 
 def test_what_was_planted_stands_beside_what_was_found():
-    """A reason is as planted, off by so much, or found without having been planted."""
-    planted = [
-        SimpleNamespace(reason="duplicate", amount_usd="-1.002"),
-        SimpleNamespace(reason="duplicate", amount_usd="-0.002"),
-        SimpleNamespace(reason="unlogged", amount_usd="0.10"),
-        SimpleNamespace(reason="time_zone", amount_usd="0.50"),
-    ]
-    lines = list(text.planted_beside_found(planted, outcome()))
-    assert [" ".join(line.split()) for line in lines[2:6]] == [
+    """A reason is as planted, off by so much, or not planted; what nets to nothing is told by what it moved."""
+    sandbox = SimpleNamespace(
+        truth=[
+            SimpleNamespace(reason="duplicate", amount_usd="-1.002"),
+            SimpleNamespace(reason="duplicate", amount_usd="-0.002"),
+            SimpleNamespace(reason="unlogged", amount_usd="0.10"),
+            SimpleNamespace(reason="time_zone", amount_usd="0.50"),
+            SimpleNamespace(reason="workspace", amount_usd="0"),
+        ],
+        moved_usd={"duplicate": "1.004", "workspace": "7.5"},
+    )
+    lines = list(text.planted_beside_found(sandbox, outcome(), {"workspace": Decimal("7.25"), "duplicate": Decimal(2)}))
+    assert [" ".join(line.split()) for line in lines[2:7]] == [
         "duplicate -1.00 -1.00 as planted",
         "unlogged 0.10 0.33 off by 0.23",
         "time_zone 0.50 - off by -0.50",
+        "workspace, moved 7.50 7.25 off by -0.25",
         "no_key - 0.33 not planted",
     ]
 

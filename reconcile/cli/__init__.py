@@ -233,7 +233,7 @@ def demo(*, directory: Path, month: Period, requests: int, seed: int) -> int:
     Starts a sandbox of the provider's API on loopback, pulls from it over HTTP, and shows what was planted beside what
     was found.
     """
-    from reconcile import run  # noqa: PLC0415
+    from reconcile import ledger, run  # noqa: PLC0415
     from reconcile.config import load_config  # noqa: PLC0415
     from reconcile.sandbox.sandbox import KEY_VARIABLE  # noqa: PLC0415
 
@@ -247,7 +247,11 @@ def demo(*, directory: Path, month: Period, requests: int, seed: int) -> int:
             outcome = run.close(
                 load_config(directory / "config.yaml"), period=month, now=simulated.now, on_progress=on_progress
             )
-    say(*text.summary(outcome), "", *text.planted_beside_found(simulated.truth, outcome))
+    with ledger.reading(outcome.ledger) as connection:
+        moved_usd = dict(
+            connection.execute("select reason, sum(moved_usd) from report.discrepancy group by reason").fetchall()
+        )
+    say(*text.summary(outcome), "", *text.planted_beside_found(simulated, outcome, moved_usd))
     say("", *text.pages(outcome))
     return 0
 

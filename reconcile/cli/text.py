@@ -9,7 +9,7 @@ from reconcile.money import cents
 if TYPE_CHECKING:
     from reconcile.register import Standing
     from reconcile.run import Outcome, PeriodStatus, Proof, Rechecked
-    from reconcile.sandbox import Planted
+    from reconcile.sandbox import Sandbox
 
 Rows = Iterable[Mapping[str, Any]]
 """Rows of a report view, by column."""
@@ -52,18 +52,22 @@ def pages(outcome: "Outcome") -> Iterator[str]:
     )
 
 
-def planted_beside_found(planted: Iterable["Planted"], outcome: "Outcome") -> Iterator[str]:
-    """What a sandbox planted and what the close found, by reason, in USD."""
+def planted_beside_found(sandbox: "Sandbox", outcome: "Outcome", moved_usd: Mapping[str, Decimal]) -> Iterator[str]:
+    """What a sandbox planted and what the close found, by reason, in USD.
+
+    ``moved_usd`` is what the findings of a reason moved: it stands here for what nets to nothing.
+    """
     planted_usd: dict[str, Decimal] = {}
-    for one in planted:
+    for one in sandbox.truth:
         planted_usd[one.reason] = planted_usd.get(one.reason, Decimal(0)) + Decimal(one.amount_usd)
     found_usd: dict[str, Decimal] = {
         row["reason"]: row["amount_usd"] for row in outcome.bridge if row["kind"] == "step"
     }
-    rows = [
-        _beside(reason, planted_usd.get(reason), found_usd.get(reason))
-        for reason in dict.fromkeys([*planted_usd, *found_usd])
-    ]
+    rows = []
+    for reason in dict.fromkeys([*planted_usd, *found_usd]):
+        rows.append(_beside(reason, planted_usd.get(reason), found_usd.get(reason)))
+        if reason in sandbox.moved_usd and planted_usd.get(reason) == 0 and not found_usd.get(reason):
+            rows[-1] = _beside(f"{reason}, moved", Decimal(sandbox.moved_usd[reason]), moved_usd.get(reason))
     yield from table([("Planted beside found, USD", "planted", "found", ""), *rows], "<>><")
 
 
@@ -163,7 +167,7 @@ def _chargeback(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> It
 
 def _beside(reason: str, planted_usd: Decimal | None, found_usd: Decimal | None) -> tuple[str, str, str, str]:
     if planted_usd is None:
-        return reason, "-", usd(found_usd), "not planted"
+        return reason, "-", usd(found_usd), "not planted" if cents(found_usd or Decimal(0)) else "as planted"
     off_usd = (found_usd or Decimal(0)) - planted_usd
     return reason, usd(planted_usd), usd(found_usd), f"off by {usd(off_usd)}" if cents(off_usd) else "as planted"
 
