@@ -1,7 +1,8 @@
 -- Logs that write the two lifetimes of cache writes into each other's place.
 -- Rule: in the places (a key's, else a workspace's, use of all models, and of each) where no other log wrote (or, what
 --   other logs hold taken off, where others wrote too; or in all of a model's use), recorded 5-minute writes equal the
---   reported 1-hour ones and the reverse: by the hour, the day or the month, whichever tells most. Claimed for a log, and
+--   reported 1-hour ones and the reverse: by the hour (or by those in which no other log wrote there), the day or the month,
+--   whichever tells most. Claimed for a log, and
 --   for a model of it, when exchanging them leaves at most a quarter of the difference in writes, which is at least a
 --   fifth of what was written, and 10 requests with writes can tell. A model whose own use agrees as it is logged is left
 --   alone.
@@ -32,8 +33,9 @@ shared as (
     union all
     select workspace_id, false from explained.corrected group by all having count(distinct log) > 1
 ),
+-- alone: the hours in which no other log wrote there, where they hold a fifth of what was written
 grain as (
-    select unnest(['hour', 'day', 'month']) as grain
+    select * from (values ('hour', 'hour'), ('alone', 'hour'), ('day', 'day'), ('month', 'month')) as grain (grain, span)
 ),
 place as (
     select written.log, written.names_keys, written.place, written.model, bool_or(shared.names_keys is not null) as is_shared
@@ -57,13 +59,14 @@ used as (
 ),
 side as (
     select place.log, place.model, place.place, place.is_shared, place.names_keys is null as is_all, hour, write_5m as logged_5m, write_1h as logged_1h,
-        0 as used_5m, 0 as used_1h,
+        0 as used_5m, 0 as used_1h, 0 as others,
     from written
     join place
         on place.log = written.log and place.model = written.model
         and (place.names_keys is null or place.place is not distinct from written.place)
     union all
     select place.log, place.model, place.place, place.is_shared, place.names_keys is null, used.hour, 0, 0, used.used_5m, used.used_1h,
+        if(used.log is null, 0, 1),
     from used
     join place
         on place.model = used.model and place.log is distinct from used.log
@@ -73,24 +76,25 @@ side as (
         )
 ),
 compared as (
-    select grain.grain, side.log, side.place, side.is_shared, side.is_all, date_trunc(grain.grain, side.hour) as hour, side.model,
+    select grain.grain, side.log, side.place, side.is_shared, side.is_all, date_trunc(grain.span, side.hour) as hour, side.model,
         grouping(side.model) = 1 as is_whole,
         sum(logged_5m)::hugeint as logged_5m, sum(logged_1h)::hugeint as logged_1h,
-        sum(used_5m)::hugeint as used_5m, sum(used_1h)::hugeint as used_1h,
+        sum(used_5m)::hugeint as used_5m, sum(used_1h)::hugeint as used_1h, sum(others) = 0 as is_alone,
     from side
     cross join grain
     group by grouping sets (
-        (grain.grain, side.log, side.place, side.is_shared, side.is_all, date_trunc(grain.grain, side.hour), side.model),
-        (grain.grain, side.log, side.place, side.is_shared, side.is_all, date_trunc(grain.grain, side.hour))
+        (grain.grain, side.log, side.place, side.is_shared, side.is_all, date_trunc(grain.span, side.hour), side.model),
+        (grain.grain, side.log, side.place, side.is_shared, side.is_all, date_trunc(grain.span, side.hour))
     )
 ),
 judged as (
     select grain, is_shared, is_all, log, model,
-        sum(logged_5m + logged_1h) as written,
-        sum(abs(used_5m - logged_5m) + abs(used_1h - logged_1h)) as as_logged,
-        sum(abs(used_5m - logged_1h) + abs(used_1h - logged_5m)) as left_tokens,
-    from compared
+        sum(logged_5m + logged_1h) filter (counts) as written,
+        sum(abs(used_5m - logged_5m) + abs(used_1h - logged_1h)) filter (counts) as as_logged,
+        sum(abs(used_5m - logged_1h) + abs(used_1h - logged_5m)) filter (counts) as left_tokens,
+    from (select *, grain <> 'alone' or is_alone as counts from compared)
     group by grain, is_shared, is_all, log, model, is_whole
+    having 5 * coalesce(sum(logged_5m + logged_1h) filter (counts), 0) >= sum(logged_5m + logged_1h)
 ),
 told as (
     select judged.*,
