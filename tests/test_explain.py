@@ -624,6 +624,26 @@ def test_a_clock_is_found_beside_use_that_nobody_logs(tmp_path):
         assert connection.execute("select minutes from explained.shift").fetchall() == [(300,)]
 
 
+def test_exchanged_lifetimes_beside_a_log_without_a_split(tmp_path):
+    """Two logs of one workspace name no keys, one does not split its writes: the hours of the other alone tell."""
+    usages, lines = [], {"plain": [], "swapped": []}
+    for number, (hour, quantity) in enumerate(steady(96)):
+        log, w5, w1 = ("plain", 20 * quantity, 25 * quantity) if number % 3 else ("swapped", quantity, 3 * quantity)
+        usages.append(usage(f"{hour}:00:00Z", input=500, write_5m=w5, write_1h=w1, output=40))
+        split = {"ephemeral_5m_input_tokens": w1, "ephemeral_1h_input_tokens": w5}
+        writes = {"cache_creation_input_tokens": w5 + w1} | ({"cache_creation": split} if log == "swapped" else {})
+        lines[log].append(line(f"{hour}:20:00Z", f"r{number}", usage=tokens(500, 40, **writes), api_key_id=None))
+    for log, written in lines.items():
+        (tmp_path / f"{log}.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in written))
+    config = write_config(tmp_path, request_logs=[{"name": log, "path": f"{log}.jsonl"} for log in lines])
+    with month(tmp_path, usages, [], config=config) as connection:
+        told = connection.execute("""
+            select evidence ->> 'lifetimes_are_exchanged' from report.discrepancy
+            where reason = 'cache_ttl' and log = 'swapped'
+        """).fetchall()
+        assert told == [("on every line",)]
+
+
 def test_dollars_of_two_confusions_stand_where_each_costs(tmp_path):
     """Two calls on one line, and as a batch: the tier costs, the window does not, though no cell is on the way."""
     usages, lines = [], []

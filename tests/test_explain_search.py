@@ -1,6 +1,7 @@
 """What whole logs get wrong, several things at once: one month, each workspace with a key and a log of its own."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -152,6 +153,47 @@ def test_the_requests_behind_exchanged_lifetimes(connection):
     assert len(found) == 3
     assert count > 100
     assert all(row["known"] and "for an hour as logged" in row["note"] for row in found)
+
+
+@pytest.mark.parametrize(
+    ("confused", "told"),
+    [
+        ({"inference_geo": "us"}, ["claude-opus-4-7", ELSE]),
+        ({"inference_geo": "us", "service_tier": "batch"}, [ELSE]),
+    ],
+)
+def test_a_log_that_is_early_and_books_a_model_elsewhere(tmp_path, confused, told):
+    """Lines are up to 20 hours early; those of one model, three in four, stand in a wrong place too.
+
+    What crosses a midnight is known for what stands in its place, and for what differs in one dimension alone.
+    """
+    usages, lines = [], []
+    crossing: Counter[tuple[str, str, str]] = Counter()
+    random = Random("early")  # noqa: S311 - a seed, no secret
+    for number, (at, (uncached, w5, w1, read, output)) in enumerate(requests("busy", 240)):
+        model = "claude-opus-4-7" if number % 4 else ELSE
+        hour = f"{at:%Y-%m-%dT%H}:00:00Z"
+        counted = {"input": uncached, "write_5m": w5, "write_1h": w1, "read": read, "output": output}
+        usages.append(usage(hour, model=model, **counted))
+        stamped = at - timedelta(seconds=int(72_000 * random.random()))
+        use = {
+            "input_tokens": uncached, "output_tokens": output, "cache_read_input_tokens": read,
+            "cache_creation": {"ephemeral_5m_input_tokens": w5, "ephemeral_1h_input_tokens": w1},
+        } | {"inference_geo": "global"}  # fmt: skip
+        use |= confused if number % 4 else {}
+        lines.append(line(f"{stamped:%Y-%m-%dT%H:%M:%SZ}", f"r{number}", model=model, usage=use))
+        for meter, quantity in counted.items():
+            crossing[f"{at:%d}", model, meter] += quantity
+            crossing[f"{stamped:%d}", model, meter] -= quantity
+    with closed(tmp_path, usages, [], lines) as connection:
+        found = connection.execute("""
+            select cell.model, sum(abs(claim.quantity))
+            from explained.claim as claim
+            join explained.cell as cell on cell.cell_id = claim.cell_id
+            where claim.reason = 'cutoff' group by cell.model
+        """).fetchall()
+        expected = {model: sum(abs(crossing[key]) for key in crossing if key[1] == model) for model in told}
+        assert {model: quantity for model, quantity in found if model in told} == expected
 
 
 @contextmanager

@@ -2,10 +2,10 @@
 -- all (or many) lines in a log whose hours are not the provider's.
 -- Rule: two places differ in one dimension alone. What is left in them over the month's days is opposite, meter by meter: it
 --   differs by at most a twentieth of both in all, by at most a tenth on at least two meters, and stands in at least 5
---   hours of either. Then all that is recorded too much in the one moves to the other, at its hour, or the nearest of its day.
+--   hours of either. Then all that is recorded too much in the one moves to the other, at its hour.
 --   Each place goes to its best partner. The writes of both lifetimes count as one.
 -- Grain: one move a slot that is emptied. Reads: explained.slot, relaxation.
--- Writes: explained.moved, slot, trail, checks.
+-- Writes: explained.over, emptied, moved, slot, transit, trail, checks.
 create or replace table explained.balanced as
 with
 place as (
@@ -64,30 +64,51 @@ where 20 * apart <= tokens and meters >= 2
 qualify row_number() over (partition by from_place order by apart, position, to_place) = 1
     and row_number() over (partition by to_place order by apart, position, from_place) = 1;
 
-create or replace table explained.emptied as
-with
-over as (
-    select balanced.*, slot.slot_id, slot.hour, slot.day,
-        greatest(-slot.input, 0) as input, greatest(-slot.write_5m, 0) as write_5m,
-        greatest(-slot.write_1h, 0) as write_1h, greatest(-slot.read, 0) as read, greatest(-slot.output, 0) as output,
-    from explained.balanced as balanced
-    join explained.slot as slot
-        on slot.workspace_id is not distinct from balanced.workspace_id and slot.model = balanced.model
-        and slot.service_tier = balanced.service_tier and slot.context_window = balanced.context_window
-        and slot.inference_geo = balanced.inference_geo and slot.speed = balanced.speed
-    where least(slot.input, slot.write_5m, slot.write_1h, slot.read, slot.output) < 0
+create or replace table explained.over as
+select balanced.*, slot.slot_id, slot.hour, slot.day,
+    greatest(-slot.input, 0) as input, greatest(-slot.write_5m, 0) as write_5m,
+    greatest(-slot.write_1h, 0) as write_1h, greatest(-slot.read, 0) as read, greatest(-slot.output, 0) as output,
+from explained.balanced as balanced
+join explained.slot as slot
+    on slot.workspace_id is not distinct from balanced.workspace_id and slot.model = balanced.model
+    and slot.service_tier = balanced.service_tier and slot.context_window = balanced.context_window
+    and slot.inference_geo = balanced.inference_geo and slot.speed = balanced.speed
+where least(slot.input, slot.write_5m, slot.write_1h, slot.read, slot.output) < 0;
+
+-- Hours of the other place with nothing on either side.
+insert into explained.slot by name
+with place as (
+    select distinct hour, day, to_workspace_id as workspace_id, to_model as model, to_service_tier as service_tier,
+        to_context_window as context_window, to_inference_geo as inference_geo, to_speed as speed,
+    from explained.over
 )
+select
+    (select max(slot_id) from explained.slot) + row_number() over (
+        order by place.hour, place.workspace_id, place.model, place.service_tier, place.context_window,
+            place.inference_geo, place.speed
+    ) as slot_id,
+    place.*, 0 as input, 0 as write_5m, 0 as write_1h, 0 as read, 0 as output, 0 as searches, 0 as cut_requests,
+    0 as requests, 0 as recorded_input,
+from place
+anti join explained.slot as slot
+    on slot.hour = place.hour and slot.workspace_id is not distinct from place.workspace_id and slot.model = place.model
+    and slot.service_tier = place.service_tier and slot.context_window = place.context_window
+    and slot.inference_geo = place.inference_geo and slot.speed = place.speed;
+
+create or replace table explained.transit as
+select distinct day, workspace_id, model, service_tier, context_window, inference_geo, speed
+from explained.slot
+where model is not null;
+
+create or replace table explained.emptied as
 select over.reason, over.position, over.log, over.from_value, over.to_value, over.slot_id as from_slot,
     slot.slot_id as to_slot, over.input, over.write_5m, over.write_1h, over.read, over.output,
-from over
+from explained.over as over
 join explained.slot as slot
-    on slot.workspace_id is not distinct from over.to_workspace_id and slot.model = over.to_model
-    and slot.service_tier = over.to_service_tier and slot.context_window = over.to_context_window
-    and slot.inference_geo = over.to_inference_geo and slot.speed = over.to_speed
-    and abs(slot.day - over.day) <= 1
-qualify row_number() over (
-    partition by over.slot_id order by abs(slot.day - over.day), abs(epoch(slot.hour) - epoch(over.hour)), slot.hour desc
-) = 1;
+    on slot.hour = over.hour and slot.workspace_id is not distinct from over.to_workspace_id
+    and slot.model = over.to_model and slot.service_tier = over.to_service_tier
+    and slot.context_window = over.to_context_window and slot.inference_geo = over.to_inference_geo
+    and slot.speed = over.to_speed;
 
 insert into explained.moved
 select reason, position, log, from_value, to_value, from_slot, to_slot, false, input, write_5m, write_1h, read, output, 0

@@ -93,6 +93,14 @@ window through as (partition by direction, series_id order by hour);
 
 create or replace table explained.late as
 with
+-- a place whose lines are counted elsewhere, or elsewhere's here, tells nothing of when they are
+telling as (
+    select series_id
+    from explained.queue
+    where direction = 1
+    group by series_id
+    having 2 * least(sum(recorded), sum(reported)) >= greatest(sum(recorded), sum(reported))
+),
 metered as (
     select series_log as log, direction, meter,
         sum(abs(quantity)) as as_logged,
@@ -101,6 +109,7 @@ metered as (
         count(*) filter (drained and left_over = 0) as emptied_exactly,
         count(*) filter (drained and left_over <> 0) as emptied_by_force,
     from explained.queue
+    semi join telling using (series_id)
     where meter <> 'web_search_requests'
     group by all
 ),
