@@ -5,8 +5,9 @@
 --   back to, to the token, more than 24 hours apart. A log is early where this leaves at most half of its hourly
 --   differences and the queue empties exactly at least twice as often as not (chance does not; lost lines and extra turns
 --   force it empty in some meters: then in those that hold half of the differences, and five times more); where it never
---   empties, the differences are at least a fifth of what was recorded. The same with the sides exchanged where a log stamps later
---   than the provider counts. Within a day nothing is claimed; what crosses midnight is, one-sided at the month's edges.
+--   empties, the differences are at least a fifth of what was recorded. Judged by the places of which both sides know, the
+--   one at least half of what the other does. The same with the sides exchanged where a log stamps later than the provider
+--   counts. Within a day nothing is claimed; what crosses midnight is, one-sided at the month's edges.
 -- Grain: one adjustment a slot, meter and log. Reads: explained.slot, flow.
 -- Writes: explained.adjusted, slot, trail, checks.
 create or replace table explained.queue as

@@ -2,10 +2,9 @@
 -- Rule: in the places (a key's, else a workspace's, use of all models, and of each) where no other log wrote (or, what
 --   other logs hold taken off, where others wrote too; or in all of a model's use), recorded 5-minute writes equal the
 --   reported 1-hour ones and the reverse: by the hour (or by those in which no other log wrote there), the day or the month,
---   whichever tells most. Claimed for a log, and
---   for a model of it, when exchanging them leaves at most a quarter of the difference in writes, which is at least a
---   fifth of what was written, and 10 requests with writes can tell. A model whose own use agrees as it is logged is left
---   alone.
+--   whichever tells most. Claimed for a log, and for a model of it, when exchanging them leaves at most a quarter of the
+--   difference in writes, which is at least a fifth of what was written, and 10 requests with writes can tell. A model
+--   whose own use agrees as it is logged is left alone.
 -- Grain: explained.exchanged one row a log and model. Reads: explained.corrected, known. Writes: explained, checks.
 create or replace table explained.exchanged as
 with
