@@ -35,6 +35,7 @@ SYSTEMATIC = (
     ("fetched", "cutoff", 3),
     ("cache_inclusive", "cache_inclusive", 2),
     ("exchanged", "cache_ttl", 4),
+    ("exchanged", "cache_ttl", 4),  # beside logs whose own are right by now
     (None, "workspace", 11),
 )
 

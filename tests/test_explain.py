@@ -595,6 +595,25 @@ def test_a_log_that_is_less_used_has_no_gaps(tmp_path):
         assert [reason for (reason,) in found(connection, "reason")] == ["unlogged"]
 
 
+def test_a_log_of_few_requests_has_no_gaps_beside_one_that_loses_lines(tmp_path):
+    """Neither names keys: what the busy one loses while the other is silent, as it loses it always, is no gap of that."""
+    drawn = random.Random(1)  # noqa: S311 - a seed, no secret
+    models = ("claude-opus-4-6", "claude-opus-4-5-20251101", "claude-sonnet-4-6", "claude-opus-4-7")
+    usages, lines = [], {"rare": [], "busy": []}
+    for number, (hour, quantity) in enumerate(steady(24 * 29, "2026-10-02T00")):
+        for log, minute in [("busy", 0), ("busy", 1), ("busy", 2), *([("rare", 9)] if number % 8 == 3 else [])]:
+            place = {"model": drawn.choice(models), "api_key_id": None}
+            usages.append(usage(f"{hour}:00:00Z", input=quantity + minute, output=quantity // 3, **place))
+            if drawn.random() > 0.15:
+                use = tokens(quantity + minute, quantity // 3)
+                lines[log].append(line(f"{hour}:{10 + minute}:00Z", f"{log}{number}.{minute}", usage=use, **place))
+    for log, written in lines.items():
+        (tmp_path / f"{log}.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in written))
+    config = write_config(tmp_path, request_logs=[{"name": log, "path": f"{log}.jsonl"} for log in lines])
+    with month(tmp_path, usages, [], config=config) as connection:
+        assert "log_gap" not in [reason for (reason,) in found(connection, "reason")]
+
+
 def test_a_clock_is_found_where_lines_name_no_workspace(tmp_path):
     """Three of five lines name neither key nor workspace: what the model's use is, whatever the workspace, tells."""
     usages, lines = [], []
@@ -642,6 +661,31 @@ def test_exchanged_lifetimes_beside_a_log_without_a_split(tmp_path):
             where reason = 'cache_ttl' and log = 'swapped'
         """).fetchall()
         assert told == [("on every line",)]
+
+
+def test_lines_in_a_wrong_workspace_are_not_exchanged_because_others_are(tmp_path):
+    """One log writes its lifetimes for the other; a second, which is right, books half of its lines beside it."""
+    usages, lines = [], {"swapped": [], "moved": []}
+    for number, (hour, quantity) in enumerate(steady(96)):
+        w5, w1 = 30 * quantity, 0
+        other = {"workspace_id": "wrkspc_b", "api_key_id": "apikey_b"}
+        usages.append(usage(f"{hour}:00:00Z", input=500, write_1h=w5, output=40))
+        usages.append(usage(f"{hour}:00:00Z", input=700, write_5m=w5, output=60, **other))
+        writes = {"cache_creation": {"ephemeral_5m_input_tokens": w5, "ephemeral_1h_input_tokens": w1}}
+        lines["swapped"].append(line(f"{hour}:20:00Z", f"s{number}", usage=tokens(500, 40, **writes)))
+        said = {"api_key_id": None, "workspace_id": "wrkspc_a" if number % 8 else "wrkspc_b"}
+        lines["moved"].append(line(f"{hour}:20:00Z", f"m{number}", usage=tokens(700, 60, **writes), **said))
+    for log, written in lines.items():
+        (tmp_path / f"{log}.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in written))
+    config = write_config(
+        tmp_path,
+        request_logs=[{"name": log, "path": f"{log}.jsonl"} for log in lines],
+        allocation={"cost_centers": {"CC-1": {"name": "All"}}, "rules": [{"workspace": "*", "to": "CC-1"}]},
+    )
+    workspaces = [{"id": "wrkspc_a", "name": "a"}, {"id": "wrkspc_b", "name": "b"}]
+    with month(tmp_path, usages, [], config=config, workspaces=workspaces) as connection:
+        logs = connection.execute("select distinct log from report.discrepancy where reason = 'cache_ttl'").fetchall()
+        assert logs == [("swapped",)]
 
 
 def test_dollars_of_two_confusions_stand_where_each_costs(tmp_path):

@@ -50,7 +50,7 @@ create or replace table explained.moved (
 create or replace table explained.shift (log VARCHAR, minutes BIGINT, left_tokens BIGINT, unshifted_tokens BIGINT);
 create or replace table explained.fetched (log VARCHAR);
 create or replace table explained.inclusive (log VARCHAR, model VARCHAR, counts VARCHAR);
-create or replace table explained.exchanged (log VARCHAR, model VARCHAR);
+create or replace table explained.exchanged (log VARCHAR, model VARCHAR, as_logged HUGEINT, left_tokens HUGEINT);
 create or replace macro explained.tells(biller, failed) as
     case when biller is not null then 'billed by ' || biller when failed then 'error status' end;
 

@@ -4,9 +4,9 @@
 --   reported 1-hour ones and the reverse: by the hour (or by those in which no other log wrote there), the day or the month,
 --   whichever tells most. Claimed for a log, and for a model of it, when exchanging them leaves at most a quarter of the
 --   difference in writes, which is at least a fifth of what was written, and 10 requests with writes can tell. A model
---   whose own use agrees as it is logged is left alone.
+--   whose own use agrees as it is logged is left alone. Run twice: where others wrote too, once those are right.
 -- Grain: explained.exchanged one row a log and model. Reads: explained.corrected, known. Writes: explained, checks.
-create or replace table explained.exchanged as
+insert into explained.exchanged
 with
 naming as (
     select log, 100 * coalesce(sum(requests) filter (api_key_id is not null), 0) >= 95 * sum(requests) as names_keys
@@ -100,7 +100,8 @@ told as (
         5 * as_logged >= written and 4 * left_tokens <= as_logged as fits,
         2 * as_logged <= left_tokens and written > 0 as agrees,
     from judged
-    where written > 0
+    cross join explained.step as step
+    where written > 0 and (not is_shared or step.reason = 'cache_ttl')
     qualify row_number() over (
         partition by log, model
             order by fits desc, agrees desc, left_tokens::double / nullif(as_logged, 0) nulls last, is_shared, is_all, grain
@@ -116,8 +117,11 @@ select having_writes.log, having_writes.model,
 from having_writes
 left join told as own on own.log = having_writes.log and own.model = having_writes.model
 left join told as whole on whole.log = having_writes.log and whole.model is null
+anti join explained.exchanged as known on known.log = having_writes.log and known.model = having_writes.model
 where (coalesce(own.fits, false) and having_writes.requests >= 10)
     or (coalesce(whole.fits, false) and having_writes.log_requests >= 10 and not coalesce(own.agrees, false));
+
+delete from explained.note where reason = 'cache_ttl';
 
 insert into explained.note
 select 'cache_ttl', log, null, model, null, null, null, fact.name, to_json(fact.value)

@@ -1,10 +1,10 @@
 -- Hours in which a log that otherwise writes has no line at all.
 -- Rule: a run of such hours is a gap when the chance of it is below 1 in 10,000: that a log writes nothing where its own
 --   average (same hour of the day, weekday or weekend, of the week before or after, where there are less) lets lines
---   expect, at least one; times that just there the use of so many places is missing as it otherwise misses (by the place,
---   in the days around, and in the same hour of other days). Claimed is what was reported in these hours and not recorded by any log, of the keys that the
---   log names (where it names them on 95 % of its requests), else of the workspaces that it writes for; at most what is
---   left of the cell's positive variance.
+--   expect, at least one; times that just there so many places miss their use, of all that have any, as otherwise do (by
+--   the place, in the days around, and in the same hour of other days). Claimed is what was reported in these hours and not
+--   recorded by any log, of the keys that the log names (where it names them on 95 % of its requests), else of the
+--   workspaces that it writes for; at most what is left of the cell's positive variance.
 -- Grain: one claim a cell and log. Reads: explained.known, corrected, adjusted, fetched, left_over. Writes:
 --   explained.served, served_hour, gap, claim, note, checks.
 create or replace table explained.served as
@@ -119,20 +119,36 @@ shifting as (
     union
     select log from explained.fetched
 ),
-silent as (
-    -- what is missing as often as not tells nothing
-    select log, run, count(*) as places, sum(if(tells and share < 0.5, ln(share), 0)::decimal(18, 6)) as ln_chance,
+-- how many places miss their use in a silence, beside how many would by chance; one that misses it as often as not tells
+-- nothing
+counted as (
+    select log, run, count(*) filter (missing) as places, count(*) filter (missing and tells) as missing,
+        count(*) filter (tells) as telling,
+        coalesce(sum(by_chance) filter (tells), 0)::decimal(18, 6) as missing_expected,
     from (
-        select place.log, place.run, shifting.log is null as tells,
-            greatest(around.share, usual.share, coalesce(missed.share, 0.5)) as share,
+        select place.log, place.run, place.missing,
+            greatest(around.share, usual.share, coalesce(missed.share, 0.5)) as by_chance,
+            shifting.log is null and by_chance < 0.5 as tells,
         from place
         join around on around.log = place.log and around.hour = place.hour
         join usual on usual.log = place.log and usual.hour = place.hour
         left join missed on missed.log = place.log and missed.place = place.place
         left join shifting on shifting.log = place.log
-        where place.lines = 0 and place.missing
+        where place.lines = 0
     )
     group by log, run
+),
+silent as (
+    select *,
+        -- Chernoff's bound of a binomial tail
+        if(
+            missing > missing_expected,
+            -missing * ln(missing / missing_expected)
+                - if(telling > missing, (telling - missing) * ln((telling - missing) / (telling - missing_expected)), 0),
+            0
+        )::decimal(18, 6) as ln_chance,
+    from counted
+    where places > 0
 )
 select expected.log, min(hour) as from_at, max(hour) + interval 1 hour as until_at, count(*)::bigint as hours,
     sum(lines_expected) as lines_expected, any_value(silent.places)::bigint as places,
