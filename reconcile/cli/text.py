@@ -65,9 +65,12 @@ def planted_beside_found(sandbox: "Sandbox", outcome: "Outcome", moved_usd: Mapp
     }
     rows = []
     for reason in dict.fromkeys([*planted_usd, *found_usd]):
-        rows.append(_beside(reason, planted_usd.get(reason), found_usd.get(reason)))
-        if reason in sandbox.moved_usd and planted_usd.get(reason) == 0 and not found_usd.get(reason):
-            rows[-1] = _beside(f"{reason}, moved", Decimal(sandbox.moved_usd[reason]), moved_usd.get(reason))
+        nets = reason in sandbox.moved_usd and planted_usd.get(reason) == 0 and not found_usd.get(reason)
+        rows.append(
+            _beside(f"{reason}, moved", Decimal(sandbox.moved_usd[reason]), moved_usd.get(reason))
+            if nets
+            else _beside(reason, planted_usd.get(reason), found_usd.get(reason))
+        )
     yield from table([("Planted beside found, USD", "planted", "found", ""), *rows], "<>><")
 
 

@@ -40,8 +40,8 @@ earlier as (
         partition by model, service_tier, context_window, inference_geo, speed order by day
     )
     qualify earlier_on is not null and (
-        input_usd <> lag(input_usd) over changes or read_usd <> lag(read_usd) over changes
-        or output_usd <> lag(output_usd) over changes
+        input_usd is distinct from lag(input_usd) over changes or read_usd is distinct from lag(read_usd) over changes
+        or output_usd is distinct from lag(output_usd) over changes
     )
 ),
 priced as (

@@ -5,7 +5,7 @@
 --   hours of either. Then all that is recorded too much in the one moves to the other, at its hour.
 --   Each place goes to its best partner. The writes of both lifetimes count as one.
 -- Grain: one move a slot that is emptied. Reads: explained.slot, relaxation.
--- Writes: explained.over, emptied, moved, slot, transit, trail, checks.
+-- Writes: explained.balanced, over, passed, emptied, moved, slot, transit, trail, checks.
 create or replace table explained.balanced as
 with
 place as (
@@ -75,25 +75,13 @@ join explained.slot as slot
     and slot.inference_geo = balanced.inference_geo and slot.speed = balanced.speed
 where least(slot.input, slot.write_5m, slot.write_1h, slot.read, slot.output) < 0;
 
--- Hours of the other place with nothing on either side.
+create or replace table explained.passed as
+select distinct hour, day, to_workspace_id as workspace_id, to_model as model, to_service_tier as service_tier,
+    to_context_window as context_window, to_inference_geo as inference_geo, to_speed as speed,
+from explained.over;
+
 insert into explained.slot by name
-with place as (
-    select distinct hour, day, to_workspace_id as workspace_id, to_model as model, to_service_tier as service_tier,
-        to_context_window as context_window, to_inference_geo as inference_geo, to_speed as speed,
-    from explained.over
-)
-select
-    (select max(slot_id) from explained.slot) + row_number() over (
-        order by place.hour, place.workspace_id, place.model, place.service_tier, place.context_window,
-            place.inference_geo, place.speed
-    ) as slot_id,
-    place.*, 0 as input, 0 as write_5m, 0 as write_1h, 0 as read, 0 as output, 0 as searches, 0 as cut_requests,
-    0 as requests, 0 as recorded_input,
-from place
-anti join explained.slot as slot
-    on slot.hour = place.hour and slot.workspace_id is not distinct from place.workspace_id and slot.model = place.model
-    and slot.service_tier = place.service_tier and slot.context_window = place.context_window
-    and slot.inference_geo = place.inference_geo and slot.speed = place.speed;
+select * from explained.empty_slot;
 
 create or replace table explained.transit as
 select distinct day, workspace_id, model, service_tier, context_window, inference_geo, speed

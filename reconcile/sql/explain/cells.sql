@@ -57,6 +57,10 @@ create or replace macro explained.tells(biller, failed) as
 create or replace table explained.never_reported (log VARCHAR, evidence VARCHAR);
 create or replace table explained.stray (api_key_id VARCHAR, logged_workspace_id VARCHAR, workspace_id VARCHAR);
 create or replace table explained.step (reason VARCHAR, position INTEGER);
+create or replace table explained.passed (
+    hour TIMESTAMP, day DATE, workspace_id VARCHAR, model VARCHAR, service_tier VARCHAR, context_window VARCHAR,
+    inference_geo VARCHAR, speed VARCHAR,
+);
 create or replace table explained.rebooked (
     reason VARCHAR, log VARCHAR, line_model VARCHAR, meter VARCHAR, quantity BIGINT,
 );

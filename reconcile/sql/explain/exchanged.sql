@@ -5,7 +5,8 @@
 --   whichever tells most. Claimed for a log, and for a model of it, when exchanging them leaves at most a quarter of the
 --   difference in writes, which is at least a fifth of what was written, and 10 requests with writes can tell. A model
 --   whose own use agrees as it is logged is left alone. Run twice: where others wrote too, once those are right.
--- Grain: explained.exchanged one row a log and model. Reads: explained.corrected, known. Writes: explained, checks.
+-- Grain: explained.exchanged one row a log and model. Reads: explained.corrected, known, step (the one before this: the
+--   second time it is this reason's own). Writes: explained.exchanged, note, checks.
 insert into explained.exchanged
 with
 naming as (

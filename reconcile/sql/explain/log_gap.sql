@@ -124,7 +124,7 @@ shifting as (
 counted as (
     select log, run, count(*) filter (missing) as places, count(*) filter (missing and tells) as missing,
         count(*) filter (tells) as telling,
-        coalesce(sum(by_chance) filter (tells), 0)::decimal(18, 6) as missing_expected,
+        coalesce(sum(by_chance::decimal(18, 6)) filter (tells), 0) as missing_expected,
     from (
         select place.log, place.run, place.missing,
             greatest(around.share, usual.share, coalesce(missed.share, 0.5)) as by_chance,

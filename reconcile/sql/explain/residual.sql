@@ -2,8 +2,8 @@
 -- Rule: reported (of those who could have logged it) less recorded, in the hours that the usage report covers; less the
 --   extra iterations that the logs themselves hold, which come back where they were not reported (iterations_back).
 -- Grain: explained.slot one row (hour, cell dimensions without meter; web searches by hour and workspace).
--- Reads: explained.known, corrected, fixed_iteration, adjusted, moved, hour_slot. Writes: explained.slot, extra, flow,
---   slot_cell, unsplit, opposite, open_quantity, lost, trail.
+-- Reads: explained.known, corrected, fixed_iteration, adjusted, moved, hour_slot, passed. Writes: explained.slot, extra, flow,
+--   slot_cell, unsplit, empty_slot, opposite, open_quantity, lost, trail.
 create or replace table explained.hourly as
     select hour, workspace_id, model, service_tier, context_window, inference_geo, speed, meter, quantity, null as log,
         0 as cut_requests, 0 as requests, 0 as recorded_input,
@@ -94,6 +94,21 @@ group by log
 having sum(write_5m + write_1h) > 0 and (sum(write_5m) = 0 or sum(write_1h) = 0)
 union
 select log from source.default_used where field = 'cache_creation';
+
+-- Slots for places that something passes, with nothing on either side.
+create or replace view explained.empty_slot as
+select
+    (select max(slot_id) from explained.slot) + row_number() over (
+        order by place.hour, place.workspace_id, place.model, place.service_tier, place.context_window,
+            place.inference_geo, place.speed
+    ) as slot_id,
+    place.*, 0 as input, 0 as write_5m, 0 as write_1h, 0 as read, 0 as output, 0 as searches, 0 as cut_requests,
+    0 as requests, 0 as recorded_input,
+from explained.passed as place
+anti join explained.slot as slot
+    on slot.hour = place.hour and slot.workspace_id is not distinct from place.workspace_id and slot.model = place.model
+    and slot.service_tier = place.service_tier and slot.context_window = place.context_window
+    and slot.inference_geo = place.inference_geo and slot.speed = place.speed;
 
 -- What can net: nothing, unless one slot has too much of something and another too little.
 create or replace view explained.opposite as

@@ -94,28 +94,14 @@ cross join (
 join explained.relaxation as relaxation on relaxation.dimension = dimension.name
 where start[dimension.standing] is distinct from finish[dimension.standing];
 
--- Slots in between, with nothing on either side.
+-- The places in between.
+create or replace table explained.passed as
+select to_hour as hour, to_place[1]::date as day, to_place[7] as workspace_id, to_place[2] as model,
+    to_place[3] as service_tier, to_place[4] as context_window, to_place[5] as inference_geo, to_place[6] as speed,
+from (select distinct to_hour, to_place from explained.leg);
+
 insert into explained.slot by name
-with passed as (
-    select distinct to_hour as hour, to_place from explained.leg
-),
-place as (
-    select hour, to_place[1]::date as day, to_place[7] as workspace_id, to_place[2] as model, to_place[3] as service_tier,
-        to_place[4] as context_window, to_place[5] as inference_geo, to_place[6] as speed,
-    from passed
-)
-select
-    (select max(slot_id) from explained.slot) + row_number() over (
-        order by place.hour, place.workspace_id, place.model, place.service_tier, place.context_window,
-            place.inference_geo, place.speed
-    ) as slot_id,
-    place.*, 0 as input, 0 as write_5m, 0 as write_1h, 0 as read, 0 as output, 0 as searches, 0 as cut_requests,
-    0 as requests, 0 as recorded_input,
-from place
-anti join explained.slot as slot
-    on slot.hour = place.hour and slot.workspace_id is not distinct from place.workspace_id and slot.model = place.model
-    and slot.service_tier = place.service_tier and slot.context_window = place.context_window
-    and slot.inference_geo = place.inference_geo and slot.speed = place.speed;
+select * from explained.empty_slot;
 
 create or replace table explained.transit as
 select distinct slot.day, slot.workspace_id, slot.model, slot.service_tier, slot.context_window, slot.inference_geo, slot.speed

@@ -5,8 +5,8 @@
 --   request by request on lines that name no workspace either, or the hours of its own say so. Use without a key is taken
 --   for unlogged, unless the hours say otherwise.
 -- Grain: explained.naming one row a workspace; silent_key and held_here one a workspace and key; known one reported row that the logs
---   should hold; reported one a cell and key. Reads: matched.recorded, source.usage, key_named, explained.shift (as far as it is
---   known). Writes: explained.
+--   should hold; reported one a cell and key. Reads: matched.recorded, source.usage, request, key_named, explained.shift (as
+--   far as it is known). Writes: explained.
 create or replace temp view by_clock as
 select recorded.* replace (
     date_trunc('hour', recorded.hour - to_minutes(coalesce(shift.minutes, 0)))::timestamp as hour
