@@ -663,6 +663,31 @@ def test_exchanged_lifetimes_beside_a_log_without_a_split(tmp_path):
         assert told == [("on every line",)]
 
 
+def test_a_log_that_agrees_is_not_exchanged_because_another_does_not_split(tmp_path):
+    """Beside a log without a split, whose writes were of the longer lifetime, one that is right has no finding."""
+    usages, lines = [], {"right": [], "plain": []}
+    other = {"workspace_id": "wrkspc_b", "api_key_id": "apikey_b"}
+    for number, (hour, quantity) in enumerate(steady(96)):
+        short, long = quantity // 3, quantity - quantity % 700
+        usages.append(usage(f"{hour}:00:00Z", input=500, write_5m=quantity, output=40))
+        usages.append(usage(f"{hour}:00:00Z", input=700, write_5m=short, write_1h=long, output=60, **other))
+        split = {"cache_creation": {"ephemeral_5m_input_tokens": quantity, "ephemeral_1h_input_tokens": 0}}
+        whole = {"cache_creation_input_tokens": short + long}
+        lines["right"].append(line(f"{hour}:20:00Z", f"a{number}", usage=tokens(500, 40, **split)))
+        lines["plain"].append(line(f"{hour}:20:00Z", f"b{number}", usage=tokens(700, 60, **whole), **other))
+    for log, written in lines.items():
+        (tmp_path / f"{log}.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in written))
+    config = write_config(
+        tmp_path,
+        request_logs=[{"name": log, "path": f"{log}.jsonl"} for log in lines],
+        allocation={"cost_centers": {"CC-1": {"name": "All"}}, "rules": [{"workspace": "*", "to": "CC-1"}]},
+    )
+    workspaces = [{"id": "wrkspc_a", "name": "a"}, {"id": "wrkspc_b", "name": "b"}]
+    with month(tmp_path, usages, [], config=config, workspaces=workspaces) as connection:
+        logs = connection.execute("select distinct log from report.discrepancy where reason = 'cache_ttl'").fetchall()
+        assert logs == [("plain",)]
+
+
 def test_lines_in_a_wrong_workspace_are_not_exchanged_because_others_are(tmp_path):
     """One log writes its lifetimes for the other; a second, which is right, books half of its lines beside it."""
     usages, lines = [], {"swapped": [], "moved": []}

@@ -105,7 +105,8 @@ told as (
     where written > 0 and (not is_shared or step.reason = 'cache_ttl')
     qualify row_number() over (
         partition by log, model
-            order by fits desc, agrees desc, left_tokens::double / nullif(as_logged, 0) nulls last, is_shared, is_all, grain
+        order by (agrees and not is_all) desc, fits desc, agrees desc, left_tokens::double / nullif(as_logged, 0) nulls last,
+            is_shared, is_all, grain
     ) = 1
 ),
 having_writes as (
