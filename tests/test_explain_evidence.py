@@ -1,11 +1,12 @@
-"""What stands behind a finding: its requests, its words, its picture, and who signed for it."""
+"""What stands behind a finding: its figures, its requests, its words, its picture, and who signed for it."""
 
+import json
 import re
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
 import pytest
-from month import closed, cost, line, tokens, usage, write_config
+from month import closed, cost, days, line, tokens, usage, write_config
 from test_cases import CASES, configured, read
 
 from reconcile import explain, ledger, reasons, render
@@ -160,6 +161,72 @@ def test_requests_have_a_total_order_and_a_limit(tmp_path):
         assert [row["request_id"] for row in behind(connection, finding, 2)[0]] == ["req_2", "req_0"]
         assert behind(connection, finding, 0) == ([], 4)
         assert [row["request_id"] for row in behind(connection, finding)[0]] == ["req_2", "req_0", "req_3", "req_1"]
+
+
+# Prices
+
+
+@pytest.mark.parametrize(
+    ("billed", "implied"), [("14", "14.000000"), ("16", "16.000000"), ("14.123457", "14.123457"), ("7.5", "7.500000")]
+)
+def test_another_rate_stands_beside_that_of_the_book(tmp_path, billed, implied):
+    """From the 15th output at USD 15 is billed at another rate, be it a round fraction of 15 or not."""
+    usages, costs, lines = [], [], []
+    for number, day in enumerate(days("2026-10-01", 31)):
+        read, written = 1000 + 7 * number, 90 + 3 * number
+        rate = Decimal(billed) if day >= "2026-10-15" else Decimal(15)
+        place = {"model": "claude-sonnet-4-6"}
+        usages.append(usage(f"{day}T10:00:00Z", input=read, output=written, **place))
+        lines.append(line(f"{day}T10:20:00Z", f"r{number}", usage=tokens(read, written), **place))
+        costs.append(cost(day, format(read * 3 / Decimal(10000), "f"), "uncached_input_tokens", **place))
+        costs.append(cost(day, format(written * rate / 10000, "f"), "output_tokens", **place))
+    with closed(tmp_path, usages, costs, lines) as connection:
+        (one,) = ledger.rows(connection, "select * from report.finding")
+        assert (one["reason"], one["meter"]) == ("price_book", "output_tokens")
+        told = json.loads(one["evidence"])
+        assert (told["implied_rate_usd"], told["since"]) == ([implied], "2026-10-15")
+        assert [Decimal(rate) for rate in told["book_rate_usd"]] == [15]
+        assert "book_rate_above_the_step_usd" not in told
+
+
+HAIKU = {"model": "claude-haiku-5-5"}
+SHORT = line("2026-10-20T10:30:00Z", "short", usage=tokens(50000), **HAIKU)
+LONG = line("2026-10-20T10:30:00Z", "long", usage=tokens(150000), **HAIKU)
+
+
+def straddling(folder, reported, cents, lines):
+    """A day of a model whose price steps at 100,000 tokens, from USD 0.10 to 0.50."""
+    billed = [cost("2026-10-20", cents, "uncached_input_tokens", **HAIKU)]
+    return closed(folder, [usage("2026-10-20T10:00:00Z", input=reported, **HAIKU)], billed, lines)
+
+
+def test_a_rate_outside_a_step_stands_beside_both_prices(tmp_path):
+    """All requests are known, and billed is what neither price gives."""
+    with straddling(tmp_path, 200000, "5", [SHORT, LONG]) as connection:
+        (one,) = findings(connection, "price_book")
+        told = json.loads(one["evidence"])
+        assert list(map(Decimal, told["implied_rate_usd"])) == [Decimal("0.25")]
+        assert list(map(Decimal, told["book_rate_usd"])) == [Decimal("0.1")]
+        assert list(map(Decimal, told["book_rate_above_the_step_usd"])) == [Decimal("0.5")]
+
+
+@pytest.mark.parametrize(
+    ("reported", "cents", "lines", "interval"),
+    [
+        (200000, "8", [SHORT], ["0.02", "0.1", "0.02", "0.08"]),
+        (200000, "9", [LONG], ["0.02", "0.1", "0.08", "0.1"]),
+        (50000, "0.5", [SHORT, LONG], ["0.005", "0.025", "0.005", "0.025"]),
+    ],
+)
+def test_the_interval_with_the_requests_known_lies_in_that_of_the_book(tmp_path, reported, cents, lines, interval):
+    """Missing requests may be long or short; so may those that are too many."""
+    with straddling(tmp_path, reported, cents, lines) as connection:
+        (one,) = findings(connection, "price_interval")
+        told = json.loads(one["evidence"])
+        bounds = [
+            f"{bound}_{by}_usd" for by in ("by_the_book", "with_the_requests_known") for bound in ("lowest", "highest")
+        ]
+        assert [Decimal(told[name]) for name in bounds] == list(map(Decimal, interval))
 
 
 # Pictures

@@ -7,7 +7,7 @@
 --   discount        one fraction of list on a model's meters: a meter counts when 90 % of its dollars between the
 --                   fraction's first and last day carry it; at least two and half of the meters do, or its only one does
 --                   on three days;
---   price_book      one other rate: the same fraction on several cells of one price, or a price that fits nowhere;
+--   price_book      one other rate: the same on several cells of one price, or a price that fits nowhere;
 --   price_interval  the straddled step (design: towards the upper price, up to |reported - recorded| x the step);
 --   uncharged       no cost line, or whole tokens at the book's rate but fewer than were reported;
 --   price_book      what still fails the whole-token check.
@@ -21,6 +21,19 @@ create or replace macro explained.fraction_of(billed_usd, expected_usd, rounding
                     <= roundings * 0.000000000001::decimal(12, 12)
                 then round(billed_usd / expected_usd, 6)::decimal(12, 6)
             end
+    end;
+
+-- What one price unit was billed at, to six decimals.
+create or replace macro explained.about_rate_of(billed_usd, quantity, price_unit) as
+    try_cast(round(billed_usd / quantity * if(price_unit = 'search', 1, 1000000), 6) as decimal(12, 6));
+
+-- What one price unit was billed at, where a rate of six decimals gives the amount exactly.
+create or replace macro explained.rate_of(billed_usd, quantity, price_unit, roundings) as
+    case
+        when billed_usd > 0 and quantity > 0 and abs(billed_usd - matched.value_usd(
+            quantity, explained.about_rate_of(billed_usd, quantity, price_unit), price_unit
+        )) <= roundings * 0.000000000001::decimal(12, 12)
+        then explained.about_rate_of(billed_usd, quantity, price_unit)
     end;
 
 create or replace table explained.price_cell as
@@ -55,6 +68,7 @@ select
         when list_price_usd = price_usd then reported_usd
     end as list_usd,
     explained.fraction_of(billed_usd, reported_usd, coalesce(lines.lines, 0) + 1) as fraction,
+    explained.rate_of(billed_usd, reported_quantity, price_unit, coalesce(lines.lines, 0) + 1) as rate_usd,
     explained.fraction_of(
         billed_usd,
         case
@@ -129,14 +143,14 @@ left join explained.discount as discount
     on discount.model = cell.model and cell.day between discount.from_on and discount.to_on
 where cell.settled is null and cell.price_variance_usd <> 0;
 
--- A rate that is not the book's: the same fraction on several cells of one price, or a price that no cell of the month fits.
+-- A rate that is not the book's: the same on several cells of one price, or a price that no cell of the month fits.
 create or replace table explained.other_rate as
 with rated as (
     select step.cell_id, step.day, step.model, step.service_tier, step.context_window, step.inference_geo, step.speed,
-        step.meter, step.fraction
+        step.meter, step.fraction, step.rate_usd,
     from explained.price_step as step
-    where step.price_high_usd is null and step.fraction is not null and step.fraction_left <> 1
-        and step.settled is null
+    where step.price_high_usd is null and (step.fraction is not null or step.rate_usd is not null)
+        and step.fraction_left is distinct from 1 and step.settled is null
 ),
 fitting as (
     select model, service_tier, context_window, inference_geo, speed, meter
@@ -147,7 +161,7 @@ fitting as (
 select rated.cell_id,
     count(*) over (
         partition by rated.model, rated.service_tier, rated.context_window, rated.inference_geo, rated.speed,
-            rated.meter, rated.fraction
+            rated.meter, rated.fraction, rated.rate_usd
     ) as cells,
     fitting.meter is not null as fits_elsewhere,
 from rated
@@ -225,9 +239,8 @@ insert into explained.note
 select 'price_book', null, null, cell.model, cell.service_tier, cell.meter, null, fact.name, fact.value
 from (
     select model, service_tier, meter,
-        list(distinct (fraction_left * price_usd)::decimal(18, 12)::varchar order by (fraction_left * price_usd)::decimal(18, 12)::varchar)
-            filter (fraction_left is not null)[1:5] as implied,
-        list(distinct price_usd::varchar order by price_usd::varchar)[1:5] as book,
+        list(distinct coalesce(rate_usd, explained.about_rate_of(billed_usd, reported_quantity, price_unit))) as implied,
+        list(distinct price_usd) as book, list(distinct price_high_usd) filter (price_high_usd is not null) as upper,
         min(day) as first_day,
         any_value(price_unit order by price_unit) as price_unit,
     from explained.price_step
@@ -236,28 +249,35 @@ from (
 ) as cell
 cross join lateral (
     select unnest([
-        {'name': 'implied_rate_usd', 'value': to_json(implied)},
-        {'name': 'book_rate_usd', 'value': to_json(book)},
+        {'name': 'implied_rate_usd', 'value': to_json(list_sort(implied)[1:5]::varchar[])},
+        {'name': 'book_rate_usd', 'value': to_json(list_sort(book)[1:5]::varchar[])},
+        {'name': 'book_rate_above_the_step_usd', 'value': to_json(list_sort(upper)[1:5]::varchar[])},
         {'name': 'rate_is_for_one', 'value': to_json(price_unit)},
         {'name': 'since', 'value': to_json(first_day::varchar)},
     ], recursive := true)
-) as fact;
+) as fact
+where fact.value is not null;
 
--- The interval from the book alone, and as the logged requests narrow it: where all are known it is a point.
+-- The interval from the book alone, and as the logged requests narrow it: where all are known it is a point. What was
+-- recorded and not reported may have been of the upper price: the interval then reaches down.
 insert into explained.note
 select 'price_interval', null, null, model, null, null, null, fact.name, to_json(fact.value::decimal(38, 12)::varchar)
 from (
-    select cell.model,
-        sum(matched.value_usd(cell.reported_quantity, cell.price_usd, cell.price_unit)) as low_usd,
-        sum(matched.value_usd(cell.reported_quantity, cell.price_high_usd, cell.price_unit)) as high_usd,
-        sum(cell.reported_usd) as known_low_usd,
-        sum(cell.reported_usd + matched.value_usd(
-            abs(cell.variance_quantity), (cell.price_high_usd - cell.price_usd)::decimal(38, 12), cell.price_unit
-        )) as known_high_usd,
-        sum(cell.billed_usd) as billed_usd,
-    from explained.cell as cell
-    join explained.price_part as part on part.cell_id = cell.cell_id and part.reason = 'price_interval'
-    group by cell.model
+    select model,
+        sum(low_usd) as low_usd,
+        sum(high_usd) as high_usd,
+        sum(greatest(low_usd, reported_usd + least(0, unknown_usd))) as known_low_usd,
+        sum(least(high_usd, reported_usd + greatest(0, unknown_usd))) as known_high_usd,
+        sum(billed_usd) as billed_usd,
+    from (
+        select *,
+            matched.value_usd(reported_quantity, price_usd, price_unit) as low_usd,
+            matched.value_usd(reported_quantity, price_high_usd, price_unit) as high_usd,
+            matched.value_usd(variance_quantity, (price_high_usd - price_usd)::decimal(38, 12), price_unit) as unknown_usd,
+        from explained.cell
+        semi join explained.price_part as part on part.cell_id = cell.cell_id and part.reason = 'price_interval'
+    )
+    group by model
 )
 cross join lateral (
     select unnest([
