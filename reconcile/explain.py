@@ -1,6 +1,7 @@
 """Stage explain: every dollar of cleaning and difference gets one reason, and stands in one finding."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from fnmatch import fnmatchcase
 from typing import Any
@@ -53,18 +54,28 @@ def explain(connection: duckdb.DuckDBPyConnection, accepted: Sequence[Accepted],
     _run(connection, "bridge", "evidence")
 
 
-def evidence_requests(
-    connection: duckdb.DuckDBPyConnection, finding_id: str, limit: int
-) -> tuple[list[dict[str, Any]], int]:
-    """The requests behind a finding and how many there are: the known ones first, then by dollars.
+@dataclass(frozen=True)
+class Behind:
+    """The requests behind a finding: the rows that were asked for, and how many there are.
 
-    Rows of ``explained.request``. None where the log side has none, as of what it never held, and where old request
-    rows were purged.
+    ``rows`` are rows of ``explained.request``. Of ``requests`` in the finding's hours and places ``known`` are surely
+    behind it; of the others the data does not tell which.
+    """
+
+    rows: tuple[dict[str, Any], ...]
+    known: int
+    requests: int
+
+
+def requests_behind(connection: duckdb.DuckDBPyConnection, finding_id: str, limit: int) -> Behind:
+    """The requests behind a finding, at most ``limit`` of them: the known ones first, then by dollars.
+
+    None where the log side has none, as of what it never held, and where old request rows were purged.
     """
     found = ledger.rows(
         connection,
         """
-        select * exclude (finding_id), count(*) over () as requests
+        select * exclude (finding_id), count(*) over () as requests, count(*) filter (known) over () as known_requests
         from explained.request
         where finding_id = ?
         order by known desc, abs(coalesce(amount_usd, recorded_usd, 0)) desc, logged_at, request_id nulls last, log,
@@ -73,8 +84,9 @@ def evidence_requests(
         """,
         [finding_id, max(limit, 1)],
     )
-    total = found[0]["requests"] if found else 0
-    return [{name: value for name, value in row.items() if name != "requests"} for row in found[:limit]], total
+    counted = [(row.pop("known_requests"), row.pop("requests")) for row in found]
+    known, requests = counted[0] if counted else (0, 0)
+    return Behind(tuple(found[:limit]), known, requests)
 
 
 def _write_reasons(connection: duckdb.DuckDBPyConnection) -> None:

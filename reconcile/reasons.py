@@ -216,8 +216,8 @@ BEFORE_BILLED = (
         "price_interval",
         "billed",
         "Price step that the report cannot show",
-        "The price depends on a prompt length that the usage report does not show; this much of the bill lies inside the "
-        "possible interval.",
+        "The price depends on a prompt length that the usage report does not show; this much of the bill lies inside "
+        "the possible interval.",
         "Log the missing requests of this model: where every prompt's length is known, the interval is a point.",
         "Value the quantity at the lower and at the upper price: billed lies between the two.",
     ),

@@ -210,6 +210,8 @@ def explanation(**changes: object) -> SimpleNamespace:
             for n, known in ((1, True), (2, False))
         ),
         "requests_behind": 1633,
+        "requests_known": 15,
+        "requests_purged": False,
     }
     return SimpleNamespace(**(values | changes))
 
@@ -519,17 +521,35 @@ def test_explain_names_the_requests(here, fake_run, capsys):
     out = capsys.readouterr().out
     listed = out[out.index("2 of 1,633") : out.index("\nMore:")]
     assert listed.splitlines() == [
-        "2 of 1,633 requests in its hours and places, largest first. Known are those that are surely behind",
-        "it; of the others the data does not tell which (log gateway, workspace id wrkspc_a, model",
-        "claude-opus-5, service tier standard)",
+        "2 of 1,633 requests in its hours and places: first the 15 known to be behind it; of the others the",
+        "data does not tell which (log gateway, workspace id wrkspc_a, model claude-opus-5, service tier",
+        "standard)",
         "  request id   logged at              known   status   recorded, USD",
         "  ──────────────────────────────────────────────────────────────────",
         "  req_1        2026-10-03T04:05:01Z   yes     201            0.08495",
         "  req_2        2026-10-03T04:05:02Z   no      202            0.08495",
     ]
-    fake_run.explained = lambda: explanation(requests=(), requests_behind=0)
-    cli.invoke(["explain", "0123456789ab", "--requests", "2"])
-    assert "The logs hold no request that stands behind it." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"requests_known": 1633}, "2 of 1,633 requests behind it, largest first (log"),
+        ({"requests_known": 0}, "largest first; the data does not tell which"),
+        (
+            {"requests": (), "requests_behind": 0, "requests_known": 0},
+            "The logs hold no request that stands behind it.",
+        ),
+        ({"requests": (), "requests_behind": 0, "requests_known": 0, "requests_purged": True}, "were purged"),
+    ],
+)
+def test_explain_says_how_sure_its_requests_are(here, fake_run, capsys, changes, said):
+    """The heading counts all requests, not the ones that are shown."""
+    fake_run.explained = lambda: explanation(**changes)
+    assert cli.invoke(["explain", "0123456789ab", "--requests", "2"]) == 0
+    out = capsys.readouterr().out
+    assert said in out
+    assert ("  known  " in out) == (changes["requests_known"] not in {0, 1633})
 
 
 def test_explain_as_json_is_one_object(here, fake_run, capsys):
@@ -537,13 +557,17 @@ def test_explain_as_json_is_one_object(here, fake_run, capsys):
     assert cli.invoke(["explain", "0123456789ab", "--requests", "2", "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
     keys = ["exit", "period", "revision", "finding", "reason", "accepted", "requests", "requests_behind"]
+    keys += ["requests_known", "requests_purged"]
     assert list(answer) == keys
     assert answer["finding"]["amount_usd"] == "-1234.500000000000"
     assert answer["finding"]["evidence"]["confusions"][0]["tokens"] == "1694392"
     assert answer["requests"][0]["logged_at"] == "2026-10-03T04:05:01Z"
 
 
-@pytest.mark.parametrize("arguments", [[], ["nope", "nope"], ["nope", "--requests", "-1"], ["nope", "--month", "x"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["nope", "nope"], ["nope", "--requests", "-1"], ["nope", "--requests", "9" * 20], ["nope", "--month", "x"]],
+)
 def test_explain_needs_one_id(here, fake_run, capsys, arguments):
     """No id, two of them, or a wrong option is exit 2."""
     assert cli.invoke(["explain", *arguments]) == 2
@@ -555,7 +579,7 @@ def test_explain_does_not_know_the_id(here, capsys):
     assert cli.invoke(["explain", "0123456789ab", "--json"]) == 2
     out, err = capsys.readouterr()
     assert err == (
-        "finding 0123456789ab: no month that was closed holds one of that id."
+        "finding 0123456789ab: no month holds one of that id."
         " `reconcile status` lists the open ones, discrepancy.csv all.\n"
     )
     assert json.loads(out)["error"]["where"] == "finding 0123456789ab"

@@ -30,7 +30,8 @@ def findings(connection, reason):
 
 
 def behind(connection, finding, limit=1000):
-    return explain.evidence_requests(connection, finding["id"], limit)
+    found = explain.requests_behind(connection, finding["id"], limit)
+    return list(found.rows), found.requests
 
 
 def shifted(folder):
@@ -187,6 +188,9 @@ def test_another_rate_stands_beside_that_of_the_book(tmp_path, billed, implied):
         assert (told["implied_rate_usd"], told["since"]) == ([implied], "2026-10-15")
         assert [Decimal(rate) for rate in told["book_rate_usd"]] == [15]
         assert "book_rate_above_the_step_usd" not in told
+        rows, count = behind(connection, one)
+        assert len(rows) == count == 17
+        assert all(row["known"] and row["quantity"] >= 90 for row in rows)
 
 
 HAIKU = {"model": "claude-haiku-5-5"}
@@ -208,6 +212,7 @@ def test_a_rate_outside_a_step_stands_beside_both_prices(tmp_path):
         assert list(map(Decimal, told["implied_rate_usd"])) == [Decimal("0.25")]
         assert list(map(Decimal, told["book_rate_usd"])) == [Decimal("0.1")]
         assert list(map(Decimal, told["book_rate_above_the_step_usd"])) == [Decimal("0.5")]
+        assert [row["request_id"] for row in behind(connection, one)[0]] == ["long", "short"]
 
 
 @pytest.mark.parametrize(
@@ -227,6 +232,8 @@ def test_the_interval_with_the_requests_known_lies_in_that_of_the_book(tmp_path,
             f"{bound}_{by}_usd" for by in ("by_the_book", "with_the_requests_known") for bound in ("lowest", "highest")
         ]
         assert [Decimal(told[name]) for name in bounds] == list(map(Decimal, interval))
+        found = explain.requests_behind(connection, one["id"], 10)
+        assert (found.requests, found.known) == (len(lines), 0)
 
 
 # Pictures

@@ -12,7 +12,7 @@ import pytest
 from month import closed, line, usage, write_config
 
 from reconcile import explain, ledger
-from reconcile.explain import evidence_requests
+from reconcile.explain import requests_behind
 
 NAMES = ("swaps", "fetched", "early", "sums", "both", "hourly", "noisy", "queued", "tried")
 ELSE = "claude-opus-4-6"
@@ -149,10 +149,10 @@ def test_the_requests_behind_exchanged_lifetimes(connection):
     [(finding,)] = connection.execute("""
         select id from report.discrepancy where reason = 'cache_ttl' and log = 'swaps' and model = 'claude-opus-4-7'
     """).fetchall()
-    found, count = evidence_requests(connection, finding, 3)
-    assert len(found) == 3
-    assert count > 100
-    assert all(row["known"] and "for an hour as logged" in row["note"] for row in found)
+    found = requests_behind(connection, finding, 3)
+    assert len(found.rows) == 3
+    assert found.known == found.requests > 100
+    assert all("for an hour as logged" in row["note"] for row in found.rows)
 
 
 @pytest.mark.parametrize(

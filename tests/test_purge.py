@@ -4,6 +4,7 @@ import json
 from datetime import UTC, datetime
 
 import pytest
+from month import line, tokens
 from sites import OCTOBER, Desk, quiet_month, views
 
 from reconcile import cli, ledger, run
@@ -57,6 +58,21 @@ def test_request_rows_go_and_every_figure_stays(desk, capsys):
     assert (status.state, len(status.signatures)) == ("closed", 1)
     assert desk.close(final=True).published is False
     run.verify(config)
+
+
+def test_a_finding_says_that_its_requests_were_purged(tmp_path):
+    """Before, the request that is logged twice is named; after, that its row is gone, not that there was none."""
+    desk = quiet_month(tmp_path, retention=KEPT)
+    desk.log(*2 * [line("2026-10-05T10:30:00Z", "req_1", usage=tokens(4000, 100))])
+    desk.close()
+    with ledger.reading(desk.var / "ledger" / "2026-10.duckdb") as connection:
+        ((finding,),) = connection.execute("select id from report.finding where reason = 'duplicate'").fetchall()
+    told = {}
+    for purged in (False, True):
+        found = run.explanation(load_config(desk.config), finding, period=OCTOBER, requests=9)
+        told[purged] = (found.requests_purged, [row["request_id"] for row in found.requests])
+        purge(desk, LATE)
+    assert told == {False: (False, ["req_1"]), True: (True, [])}
 
 
 def test_raw_pages_of_a_closed_month_go(desk):

@@ -633,7 +633,7 @@ def export_files(
 @click.option("--month", callback=_month, metavar="M", help="The month, YYYY-MM; default: the newest with this id.")
 @click.option(
     "--requests",
-    type=click.IntRange(min=0),
+    type=click.IntRange(min=0, max=10**9),
     default=0,
     show_default=True,
     metavar="N",

@@ -105,25 +105,34 @@ def _is_table(value: object) -> bool:
 def _requests(one: "Explanation") -> Iterator[str]:
     """The requests; what all of them share stands above their table."""
     if not one.requests:
-        yield from _paragraph("Requests", "The logs hold no request that stands behind it.")
+        said = (
+            "Request rows of this month were purged (retention.requests_days)."
+            if one.requests_purged
+            else ("The logs hold no request that stands behind it.")
+        )
+        yield from _paragraph("Requests", said)
         return
-    known = all(row["known"] for row in one.requests)
+    all_known = one.requests_known == one.requests_behind
     shared = {name: one.requests[0][name] for name in _SHARED if len({row[name] for row in one.requests}) == 1}
     rows = [
         {
             "request_id": row["request_id"],
             "logged_at": instant_text(row["logged_at"]),
-            **({} if known else {"known": row["known"]}),
+            **({} if all_known or not one.requests_known else {"known": row["known"]}),
             **{name: row[name] for name in (*_SHARED, *_OWN) if name not in shared},
         }
         for row in one.requests
     ]
-    title = f"{len(rows):,} of {one.requests_behind:,} requests behind it, largest first"
-    if not known:
-        title = (
-            f"{len(rows):,} of {one.requests_behind:,} requests in its hours and places, largest first. Known are those"
-            " that are surely behind it; of the others the data does not tell which"
+    title = f"{len(rows):,} of {one.requests_behind:,} requests "
+    if all_known:
+        title += "behind it, largest first"
+    elif one.requests_known:
+        title += (
+            f"in its hours and places: first the {one.requests_known:,} known to be behind it; of the others the data"
+            " does not tell which"
         )
+    else:
+        title += "in its hours and places, largest first; the data does not tell which of them are behind it"
     alike = [f"{_named(name)} {_shown(name, value)}" for name, value in shared.items() if value is not None]
     yield from _rows(title + (f" ({', '.join(alike)})" if alike else ""), rows)
 

@@ -31,6 +31,7 @@ from reconcile.export import export as write_export
 from reconcile.period import Period
 from reconcile.prices import PriceBook
 from reconcile.register import (
+    Entry,
     Signature,
     Standing,
     State,
@@ -148,7 +149,8 @@ class PeriodStatus:
 class Explanation:
     """One finding of a period's newest revision: rows of the report's views, and the requests behind it.
 
-    ``requests`` are rows of ``explained.request``, at most as many as were asked for of ``requests_behind``.
+    ``requests`` are rows of ``explained.request``, at most as many as were asked for of ``requests_behind``, of which
+    ``requests_known`` are surely behind it. There are none where ``requests_purged``.
     """
 
     period: str
@@ -158,6 +160,8 @@ class Explanation:
     accepted: tuple[Row, ...]
     requests: tuple[Row, ...]
     requests_behind: int
+    requests_known: int
+    requests_purged: bool
 
 
 def _silent(_what: str, _done: int, _total: int | None) -> None:
@@ -346,29 +350,36 @@ def explanation(config: Config, finding_id: str, *, period: Period | None, reque
 
     Raises ``ConfigError`` where there is none of that id.
     """
-    shelf = Room(config.data_dir).shelf
-    periods = [period] if period else shelf.periods()[::-1]
-    for revision in filter(None, map(shelf.newest, periods)):
+    room = Room(config.data_dir)
+    periods = [period] if period else room.shelf.periods()[::-1]
+    for revision in filter(None, map(room.shelf.newest, periods)):
         with ledger.reading(revision.path) as connection:
             found = ledger.rows(connection, "select * from report.finding where id = ?", [finding_id])
             if found:
-                return _explanation(connection, revision, found[0], requests)
-    held = f"{period} holds none of that id" if period else "no month that was closed holds one of that id"
+                return _explanation(connection, revision, found[0], requests, room.register.entries())
+    held = f"{period} holds none of that id" if period else "no month holds one of that id"
     raise ConfigError(f"finding {finding_id}", held, "`reconcile status` lists the open ones, discrepancy.csv all")
 
 
 def _explanation(
-    connection: duckdb.DuckDBPyConnection, revision: ledger.Revision, finding: Row, requests: int
+    connection: duckdb.DuckDBPyConnection,
+    revision: ledger.Revision,
+    finding: Row,
+    requests: int,
+    entries: Sequence[Entry],
 ) -> Explanation:
-    shown, behind = explain.evidence_requests(connection, finding["id"], requests)
+    (period,) = connection.execute("select period from source.run").fetchall()[0]
+    behind = explain.requests_behind(connection, finding["id"], requests)
     return Explanation(
-        period=connection.execute("select period from source.run").fetchall()[0][0],
+        period=period,
         revision=revision.number,
         finding=finding,
         reason=ledger.rows(connection, "select * from report.reason where reason = ?", [finding["reason"]])[0],
         accepted=tuple(ledger.rows(connection, "select * from report.accepted where finding_id = ?", [finding["id"]])),
-        requests=tuple(shown),
-        requests_behind=behind,
+        requests=behind.rows,
+        requests_behind=behind.requests,
+        requests_known=behind.known,
+        requests_purged=is_purged(entries, Period.parse(period), revision.number),
     )
 
 

@@ -148,9 +148,12 @@ behind as (
         case finding.reason
             when 'unreported' then biller is not null or coalesce(status >= 400, false)
             when 'uncharged' then place.not_billed
+            when 'price_interval' then false
             else true
         end,
-        request.log, request.* exclude (log), null, null,
+        request.log, request.* exclude (log),
+        counted.quantity,
+        null,
         case
             when finding.reason = 'unreported' and biller is not null then 'billed by ' || biller
             when coalesce(status >= 400, false) then 'error status'
@@ -168,9 +171,23 @@ behind as (
                 and request.speed = place.speed
             )
         )
-    where finding.reason in ('unreported', 'uncharged', 'unpriced')
+    cross join lateral (
+        select
+            case finding.meter
+                when 'uncached_input_tokens' then uncached_input_tokens
+                when 'cache_creation.ephemeral_5m_input_tokens' then cache_write_5m
+                when 'cache_creation.ephemeral_1h_input_tokens' then cache_write_1h
+                when 'cache_read_input_tokens' then cache_read_input_tokens
+                when 'output_tokens' then output_tokens
+                when 'web_search_requests' then web_search_requests
+            end as quantity
+    ) as counted
+    where finding.reason in (
+            'unreported', 'discount', 'price_book', 'price_interval', 'uncharged', 'unpriced'
+        )
         and (finding.log is null or request.log = finding.log)
         and (finding.reason <> 'uncharged' or place.not_billed or request.output_tokens = 0)
+        and counted.quantity is distinct from 0
 )
 select
     finding_id, known, request_id, log, logged_at, workspace_id, model, service_tier, api_key_id, status, quantity,
