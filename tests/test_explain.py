@@ -176,6 +176,15 @@ def test_each_request_has_one_cause(tmp_path, model, own, cause):
         assert [(told["cause"], told["requests"]) for told in json.loads(evidence)["causes"]] == [(cause, "1")]
 
 
+def test_a_price_of_many_decimals_is_told_to_the_last(tmp_path):
+    """A contract's price has more decimals than a dollar amount: the causes add up all the same."""
+    rates = [{"model": "claude-opus-4-7", "discount_percent": "7.7777"}]
+    config = write_config(tmp_path, prices={"contract": rates}, billing={"amounts": "net"})
+    lines = [line(AT, f"r{n}", usage=tokens(1000, cache_read_input_tokens=333), cost_usd="0.01") for n in range(5)]
+    with month(tmp_path, [usage(HOUR, input=5000, read=1665)], lines, config=config) as connection:
+        assert "app_price" in {reason for (reason,) in found(connection, "reason")}
+
+
 # Defaults and names
 
 

@@ -131,13 +131,13 @@ named as (
         end as cause,
     from tried
 )
-select log, model, cause, count(*) as requests, sum(coalesce(recorded_usd, 0) - own_cost_usd)::decimal(38, 12) as amount_usd
+select log, model, cause, count(*) as requests, sum(coalesce(recorded_usd, 0) - own_cost_usd) as amount_usd
 from named
 group by log, model, cause;
 
 insert into explained.note
 select 'app_price', log, null, model, null, null, null, 'causes', to_json(list({
-    'cause': cause, 'requests': requests::varchar, 'amount_usd': amount_usd::varchar,
+    'cause': cause, 'requests': requests::varchar, 'amount_usd': amount_usd::decimal(38, 12)::varchar,
 } order by abs(amount_usd) desc, cause))
 from explained.own_price
 group by log, model;
