@@ -507,6 +507,13 @@ def test_a_credit_is_not_a_discount(tmp_path):
 # Both sides saw it, in different cells
 
 
+def several_logs(folder, lines, **sections):
+    """The config of a month whose logs hold these lines, by the log's name."""
+    for log, written in lines.items():
+        (folder / f"{log}.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in written))
+    return write_config(folder, request_logs=[{"name": log, "path": f"{log}.jsonl"} for log in lines], **sections)
+
+
 def steady(count=48, first="2026-10-05T00"):
     """Hours and tokens of a log that writes one request an hour, no two hours alike."""
     day0, hour0 = first.split("T")
@@ -616,11 +623,69 @@ def test_a_log_of_few_requests_has_no_gaps_beside_one_that_loses_lines(tmp_path)
             if drawn.random() > 0.15:
                 use = tokens(quantity + minute, quantity // 3)
                 lines[log].append(line(f"{hour}:{10 + minute}:00Z", f"{log}{number}.{minute}", usage=use, **place))
-    for log, written in lines.items():
-        (tmp_path / f"{log}.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in written))
-    config = write_config(tmp_path, request_logs=[{"name": log, "path": f"{log}.jsonl"} for log in lines])
+    config = several_logs(tmp_path, lines)
     with month(tmp_path, usages, [], config=config) as connection:
         assert connection.execute("from explained.gap").fetchall() == []
+
+
+def beside(folder, said):
+    """Two logs of one workspace, each of its own key, every hour of eight days; ``said`` makes a line of each."""
+    usages, lines = [], {"large": [], "small": []}
+    for number, (hour, quantity) in enumerate(steady(192)):
+        for log, factor in (("large", 3), ("small", 1)):
+            key, use = f"apikey_{log}", factor * quantity
+            usages.append(
+                usage(f"{hour}:00:00Z", input=use, write_5m=use, write_1h=use, output=use // 3, api_key_id=key)
+            )
+            written = {"ephemeral_5m_input_tokens": use, "ephemeral_1h_input_tokens": use}
+            one = tokens(use, use // 3, cache_creation=written, cache_creation_input_tokens=2 * use)
+            if one := said(log, number, one):
+                lines[log].append(line(f"{hour}:20:00Z", f"{log}{number}", usage=one, api_key_id=key))
+    scope = {"type": "workspace", "workspace_id": "wrkspc_a"}
+    keys = [{"id": f"apikey_{log}", "name": log, "status": "active", "scope": scope} for log in lines]
+    return month(folder, usages, [], config=several_logs(folder, lines), api_keys=keys)
+
+
+def test_two_logs_are_silent_in_the_same_hours(tmp_path):
+    """What each of them misses is missing in its own log: they serve other keys."""
+    with beside(tmp_path, lambda log, number, one: None if 90 <= number < 100 else one) as connection:
+        lost = [quantity for _, quantity in steady(192)][90:100]
+        gaps = {
+            log: quantity for reason, log, quantity in found(connection, "reason, log, quantity") if reason == "log_gap"
+        }
+        assert gaps == {
+            log: sum(3 * factor * one + factor * one // 3 for one in lost)
+            for log, factor in (("large", 3), ("small", 1))
+        }
+
+
+def test_lifetimes_that_one_log_does_not_split_are_that_logs(tmp_path):
+    """Beside a log that holds more and tells lifetimes apart."""
+
+    def said(log, _number, one):
+        return one if log == "large" else {name: value for name, value in one.items() if name != "cache_creation"}
+
+    with beside(tmp_path, said) as connection:
+        assert ("cache_ttl", "small") in found(connection, "reason, log")
+        assert ("cache_ttl", "large") not in found(connection, "reason, log")
+
+
+def test_streams_without_an_end_are_those_of_the_log_that_holds_them(tmp_path):
+    """Beside a log that holds more lines, none of a stream."""
+    usages, lines = [], {"large": [], "small": []}
+    for number, (hour, quantity) in enumerate(steady(96)):
+        for log, key, count in (("large", "apikey_a", 3), ("small", "apikey_b", 1)):
+            usages.append(usage(f"{hour}:00:00Z", input=count * quantity, output=count * 400, api_key_id=key))
+            lines[log] += [
+                line(
+                    f"{hour}:2{part}:00Z", f"{log}{number}.{part}", api_key_id=key,
+                    usage=tokens(quantity, 1 if log == "small" and number % 2 else 400),
+                    **({"event": "message_start", "stream": True} if log == "small" and number % 2 else {}),
+                )
+                for part in range(count)
+            ]  # fmt: skip
+    with month(tmp_path, usages, [], config=several_logs(tmp_path, lines)) as connection:
+        assert found(connection, "reason, log") == [("cut_stream", "small")]
 
 
 def test_a_clock_is_found_where_lines_name_no_workspace(tmp_path):
@@ -661,9 +726,7 @@ def test_exchanged_lifetimes_beside_a_log_without_a_split(tmp_path):
         split = {"ephemeral_5m_input_tokens": w1, "ephemeral_1h_input_tokens": w5}
         writes = {"cache_creation_input_tokens": w5 + w1} | ({"cache_creation": split} if log == "swapped" else {})
         lines[log].append(line(f"{hour}:20:00Z", f"r{number}", usage=tokens(500, 40, **writes), api_key_id=None))
-    for log, written in lines.items():
-        (tmp_path / f"{log}.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in written))
-    config = write_config(tmp_path, request_logs=[{"name": log, "path": f"{log}.jsonl"} for log in lines])
+    config = several_logs(tmp_path, lines)
     with month(tmp_path, usages, [], config=config) as connection:
         told = connection.execute("""
             select evidence ->> 'lifetimes_are_exchanged' from report.discrepancy
@@ -684,11 +747,9 @@ def test_a_log_that_agrees_is_not_exchanged_because_another_does_not_split(tmp_p
         whole = {"cache_creation_input_tokens": short + long}
         lines["right"].append(line(f"{hour}:20:00Z", f"a{number}", usage=tokens(500, 40, **split)))
         lines["plain"].append(line(f"{hour}:20:00Z", f"b{number}", usage=tokens(700, 60, **whole), **other))
-    for log, written in lines.items():
-        (tmp_path / f"{log}.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in written))
-    config = write_config(
+    config = several_logs(
         tmp_path,
-        request_logs=[{"name": log, "path": f"{log}.jsonl"} for log in lines],
+        lines,
         allocation={"cost_centers": {"CC-1": {"name": "All"}}, "rules": [{"workspace": "*", "to": "CC-1"}]},
     )
     workspaces = [{"id": "wrkspc_a", "name": "a"}, {"id": "wrkspc_b", "name": "b"}]
@@ -709,11 +770,9 @@ def test_lines_in_a_wrong_workspace_are_not_exchanged_because_others_are(tmp_pat
         lines["swapped"].append(line(f"{hour}:20:00Z", f"s{number}", usage=tokens(500, 40, **writes)))
         said = {"api_key_id": None, "workspace_id": "wrkspc_a" if number % 8 else "wrkspc_b"}
         lines["moved"].append(line(f"{hour}:20:00Z", f"m{number}", usage=tokens(700, 60, **writes), **said))
-    for log, written in lines.items():
-        (tmp_path / f"{log}.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in written))
-    config = write_config(
+    config = several_logs(
         tmp_path,
-        request_logs=[{"name": log, "path": f"{log}.jsonl"} for log in lines],
+        lines,
         allocation={"cost_centers": {"CC-1": {"name": "All"}}, "rules": [{"workspace": "*", "to": "CC-1"}]},
     )
     workspaces = [{"id": "wrkspc_a", "name": "a"}, {"id": "wrkspc_b", "name": "b"}]

@@ -55,6 +55,8 @@ select
     sum(input)::bigint as input, sum(write_5m)::bigint as write_5m, sum(write_1h)::bigint as write_1h,
     sum(read)::bigint as read, sum(output)::bigint as output, sum(searches)::bigint as searches,
     arg_max(log, (requests, log)) filter (log is not null) as log,
+    arg_max(write_log, (requests, write_log)) filter (write_log is not null) as write_log,
+    arg_max(cut_log, (cut_requests, cut_log)) filter (cut_log is not null) as cut_log,
     sum(cut_requests)::bigint as cut_requests, sum(requests)::bigint as requests,
     sum(recorded_input)::bigint as recorded_input,
 from explained.slot

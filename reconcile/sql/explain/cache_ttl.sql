@@ -4,11 +4,11 @@
 -- Grain: one adjustment a slot, meter and log. Reads: explained.slot. Writes: explained.adjusted, slot, trail, checks.
 create or replace table explained.ttl_move as
 with opposite as (
-    select slot_id, log, model, write_5m + write_1h = 0 as exact,
+    select slot_id, write_log as log, model, write_5m + write_1h = 0 as exact,
         -- tokens that were recorded as 5-minute and are 1-hour ones, or the reverse where negative
         sign(write_1h) * least(abs(write_5m), abs(write_1h)) as tokens,
     from explained.slot
-    where sign(write_5m) * sign(write_1h) < 0 and log is not null
+    where sign(write_5m) * sign(write_1h) < 0 and write_log is not null
 )
 select slot_id, log, model, tokens::bigint as tokens
 from opposite

@@ -16,14 +16,14 @@ late as (
     from explained.adjusted where reason = 'cutoff' and direction is not null group by log
 ),
 ended as (
-    select slot.slot_id, sum(beside.cut_requests)::bigint as cut_requests, arg_max(beside.log, (beside.cut_requests, beside.log)) as log,
+    select slot.slot_id, sum(beside.cut_requests)::bigint as cut_requests, arg_max(beside.cut_log, (beside.cut_requests, beside.cut_log)) as log,
     from explained.slot as slot
     join explained.slot as beside
         on beside.cut_requests > 0 and beside.workspace_id is not distinct from slot.workspace_id
         and beside.model = slot.model and beside.service_tier = slot.service_tier
         and beside.context_window = slot.context_window and beside.inference_geo = slot.inference_geo
         and beside.speed = slot.speed
-    left join late on late.log = beside.log
+    left join late on late.log = beside.cut_log
     where beside.day = slot.day or beside.day + late.direction = slot.day
     group by slot.slot_id
 ),

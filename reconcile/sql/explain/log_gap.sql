@@ -170,14 +170,27 @@ with missing as (
         on served_hour.log = gap.log and served_hour.hour >= gap.from_at and served_hour.hour < gap.until_at
     where served_hour.quantity > 0
 ),
--- where two logs that serve the same keys are silent in one hour, it is missing once
+-- where two logs that serve the same keys are silent in one hour, it is missing once: in the one that misses more
+together as (
+    select distinct one.log, other.log as other
+    from explained.served as one
+    join explained.served as other
+        on other.log <> one.log and (one.api_key_id = other.api_key_id or not (one.names_keys and other.names_keys))
+),
 once as (
     select *
     from missing
-    qualify row_number() over (
-        partition by hour, workspace_id, model, service_tier, context_window, inference_geo, speed, meter
-        order by quantity desc, log
-    ) = 1
+    anti join (
+        select missing.*, together.log as beside from missing join together on together.other = missing.log
+    ) as more
+        on more.beside = missing.log and more.hour = missing.hour and more.meter = missing.meter
+        and more.workspace_id is not distinct from missing.workspace_id
+        and more.model is not distinct from missing.model
+        and more.service_tier is not distinct from missing.service_tier
+        and more.context_window is not distinct from missing.context_window
+        and more.inference_geo is not distinct from missing.inference_geo
+        and more.speed is not distinct from missing.speed
+        and (more.quantity > missing.quantity or (more.quantity = missing.quantity and more.log < missing.log))
 ),
 wanted as (
     select cell.cell_id, missing.log, sum(missing.quantity)::bigint as quantity

@@ -35,11 +35,16 @@ summed as (
         coalesce(sum(quantity) filter (meter = 'output_tokens'), 0)::bigint as output,
         coalesce(sum(quantity) filter (meter = 'web_search_requests'), 0)::bigint as searches,
         -- the log that holds most of what was recorded here
-        arg_max(log, (-quantity, log)) filter (log is not null) as log,
+        arg_max(hourly.log, (-quantity, hourly.log)) filter (hourly.log is not null) as log,
+        -- and most of its cache writes, before all one that does not split them; and most of its cut streams
+        arg_max(hourly.log, (whole.log is not null, -quantity, hourly.log))
+            filter (hourly.log is not null and meter like 'cache_creation.%' and quantity <> 0) as write_log,
+        arg_max(hourly.log, (cut_requests, hourly.log)) filter (cut_requests > 0) as cut_log,
         sum(cut_requests)::bigint as cut_requests,
-        sum(requests)::bigint as requests,
+        sum(hourly.requests)::bigint as requests,
         sum(recorded_input)::bigint as recorded_input,
-    from explained.hourly
+    from explained.hourly as hourly
+    left join source.default_used as whole on whole.log = hourly.log and whole.field = 'cache_creation'
     group by all
 )
 select
@@ -102,8 +107,8 @@ select
         order by place.hour, place.workspace_id, place.model, place.service_tier, place.context_window,
             place.inference_geo, place.speed
     ) as slot_id,
-    place.*, 0 as input, 0 as write_5m, 0 as write_1h, 0 as read, 0 as output, 0 as searches, 0 as cut_requests,
-    0 as requests, 0 as recorded_input,
+    place.*, 0 as input, 0 as write_5m, 0 as write_1h, 0 as read, 0 as output, 0 as searches,
+    null as write_log, null as cut_log, 0 as cut_requests, 0 as requests, 0 as recorded_input,
 from explained.passed as place
 anti join explained.slot as slot
     on slot.hour = place.hour and slot.workspace_id is not distinct from place.workspace_id and slot.model = place.model
