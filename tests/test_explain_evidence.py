@@ -193,6 +193,31 @@ def test_another_rate_stands_beside_that_of_the_book(tmp_path, billed, implied):
         assert all(row["known"] and row["quantity"] >= 90 for row in rows)
 
 
+def test_a_discount_is_seen_beside_requests_that_were_not_charged(tmp_path):
+    """Nine tenths of list; on most days a request was refused, so that these days do not divide by nine tenths."""
+    place = {"model": "claude-sonnet-4-6"}
+    prices = {"uncached_input_tokens": 3, "cache_read_input_tokens": Decimal("0.3"), "output_tokens": 15}
+    usages, costs, lines, refused = [], [], [], 0
+    for number, day in enumerate(days("2026-10-01", 31)):
+        read, written = 10000 + 17 * number, 910 + 13 * number
+        lost = 101 + number if number % 3 else 0
+        refused += lost
+        usages.append(usage(f"{day}T10:00:00Z", input=read + lost, read=7 * read + lost, output=written, **place))
+        use = tokens(read, written, cache_read_input_tokens=7 * read)
+        lines.append(line(f"{day}T10:20:00Z", f"r{number}", usage=use, **place))
+        if lost:
+            lines.append(
+                line(f"{day}T10:30:00Z", f"no{number}", usage=tokens(lost, cache_read_input_tokens=lost), **place)
+            )
+        for (meter, price), quantity in zip(prices.items(), (read, 7 * read, written), strict=True):
+            costs.append(cost(day, format(quantity * price * Decimal("0.00009"), "f"), meter, **place))
+    with closed(tmp_path, usages, costs, lines) as connection:
+        found = {one["reason"]: one for one in ledger.rows(connection, "select * from report.finding")}
+        assert set(found) == {"discount", "uncharged"}
+        assert Decimal(json.loads(found["discount"]["evidence"])["fraction_of_list"]) == Decimal("0.9")
+        assert found["uncharged"]["amount_usd"] == -refused * (Decimal("0.0000027") + Decimal("0.00000027"))
+
+
 HAIKU = {"model": "claude-haiku-5-5"}
 SHORT = line("2026-10-20T10:30:00Z", "short", usage=tokens(50000), **HAIKU)
 LONG = line("2026-10-20T10:30:00Z", "long", usage=tokens(150000), **HAIKU)

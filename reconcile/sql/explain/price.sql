@@ -5,8 +5,8 @@
 --   residual        billed without a reported quantity, or of a kind of charge that is not known;
 --   rounding        within 1e-12 USD for the cell and for each of its lines;
 --   discount        one fraction of list on a model's meters: a meter counts when 90 % of its dollars between the
---                   fraction's first and last day carry it; at least two and half of the meters do, or its only one does
---                   on three days;
+--                   fraction's first and last day carry it, but for cells of whole tokens at it, yet fewer, and a third
+--                   in any case; at least two and half of the meters do, or its only one does on three days;
 --   price_book      one other rate: the same on several cells of one price, or a price that fits nowhere;
 --   price_interval  the straddled step (design: towards the upper price, up to |reported - recorded| x the step);
 --   uncharged       no cost line, or whole tokens at the book's rate but fewer than were reported;
@@ -107,17 +107,27 @@ by_meter as (
         sum(voting.list_usd) as list_usd,
         coalesce(sum(voting.list_usd) filter (voting.settled is null and voting.fraction_of_list = candidate.fraction), 0)
             as at_fraction_usd,
+        -- whole tokens at the fraction, but fewer: some were not charged, the others are at it
+        coalesce(sum(voting.list_usd) filter (
+            voting.billed_usd < voting.list_usd * candidate.fraction
+            and voting.billed_usd::decimal(38, 18) % (
+                matched.value_usd(1, voting.list_price_usd, voting.price_unit) * candidate.fraction
+            )::decimal(38, 18) = 0
+        ), 0) as fewer_usd,
         count(distinct voting.day) as days,
     from candidate
     join voting on voting.model = candidate.model and voting.day between candidate.from_on and candidate.to_on
     group by all
+),
+judged as (
+    select *, 10 * at_fraction_usd >= 9 * (list_usd - fewer_usd) and 3 * at_fraction_usd >= list_usd as is_at_fraction
+    from by_meter
 )
 select model, fraction, from_on, to_on, sum(at_fraction_usd) as at_fraction_usd, sum(list_usd) as list_usd,
-    count(*) filter (10 * at_fraction_usd >= 9 * list_usd) as meters_at_fraction, count(*) as meters,
-from by_meter
+    count(*) filter (is_at_fraction) as meters_at_fraction, count(*) as meters,
+from judged
 group by model, fraction, from_on, to_on
-having (count(*) filter (10 * at_fraction_usd >= 9 * list_usd) >= 2
-        and 2 * count(*) filter (10 * at_fraction_usd >= 9 * list_usd) >= count(*))
+having (count(*) filter (is_at_fraction) >= 2 and 2 * count(*) filter (is_at_fraction) >= count(*))
     or (count(*) = 1 and sum(at_fraction_usd) = sum(list_usd) and max(days) >= 3)
 qualify row_number() over (partition by model order by sum(at_fraction_usd) desc, fraction) = 1;
 
@@ -156,7 +166,10 @@ fitting as (
     select model, service_tier, context_window, inference_geo, speed, meter
     from explained.price_cell
     where settled = 'rounding' and reported_usd > 0
-    group by all
+    union
+    select model, service_tier, context_window, inference_geo, speed, meter
+    from explained.price_step
+    where fraction_left = 1
 )
 select rated.cell_id,
     count(*) over (
