@@ -688,6 +688,55 @@ def test_streams_without_an_end_are_those_of_the_log_that_holds_them(tmp_path):
         assert found(connection, "reason, log") == [("cut_stream", "small")]
 
 
+@pytest.mark.parametrize(
+    ("reads", "is_wrong", "told"),
+    [
+        (0.4, lambda number, _key: number >= 100, {"from": "2026-10-09T04:00Z"}),
+        (0.4, lambda number, _key: number < 50, {"until": "2026-10-07T02:00Z"}),
+        (3, lambda number, _key: 50 <= number < 150, {"from": "2026-10-07T02:00Z", "until": "2026-10-11T06:00Z"}),
+        (0.4, lambda _number, key: key == "apikey_a", {"of_the_keys": ["apikey_a"]}),
+        (3, lambda number, key: (number, key) != (100, "apikey_b"), {}),  # one line is right
+    ],
+)
+def test_cached_tokens_counted_twice_in_a_part_of_a_log(tmp_path, reads, is_wrong, told):
+    """A release in mid-month, one of two services, one odd line: what is counted twice is found to the token."""
+    usages, lines, twice = [], [], 0
+    for number, (hour, quantity) in enumerate(steady(240)):
+        for key in ("apikey_a", "apikey_b"):
+            read = int(reads * quantity) + number
+            usages.append(usage(f"{hour}:00:00Z", input=quantity, read=read, output=quantity // 3, api_key_id=key))
+            wrong = read if is_wrong(number, key) else 0
+            twice += wrong
+            use = tokens(quantity + wrong, quantity // 3, cache_read_input_tokens=read)
+            lines.append(line(f"{hour}:20:00Z", f"{key}{number}", usage=use, api_key_id=key))
+    scope = {"type": "workspace", "workspace_id": "wrkspc_a"}
+    keys = [{"id": f"apikey_{key}", "name": key, "status": "active", "scope": scope} for key in "ab"]
+    with month(tmp_path, usages, lines, api_keys=keys) as connection:
+        [(reason, quantity, evidence), *others] = found(connection, "reason, quantity, evidence")
+        assert (reason, quantity) == ("cache_inclusive", -twice)
+        assert {reason for reason, *_ in others} <= {"uncharged"}
+        evidence = json.loads(evidence)
+        assert {
+            name: evidence[name] for name in ("of_the_keys", "from", "until") if name in evidence
+        } == told or reads == 3
+
+
+@pytest.mark.parametrize(("reads", "is_told"), [(5, True), (0.2, False)])
+def test_cached_tokens_counted_twice_on_single_lines(tmp_path, reads, is_told):
+    """One line of nine: told where no other line's input could hold its cached tokens, else by no hours on end."""
+    usages, lines, twice = [], [], 0
+    for number, (hour, quantity) in enumerate(steady(240)):
+        read = int(reads * quantity)
+        wrong = 0 if number % 9 else read
+        twice += wrong
+        usages.append(usage(f"{hour}:00:00Z", input=quantity, read=read, output=quantity // 3))
+        use = tokens(quantity + wrong, quantity // 3, cache_read_input_tokens=read)
+        lines.append(line(f"{hour}:20:00Z", f"r{number}", usage=use))
+    with month(tmp_path, usages, lines) as connection:
+        quantities = dict(found(connection, "reason, quantity"))
+        assert quantities.get("cache_inclusive") == (-twice if is_told else None)
+
+
 def test_a_clock_is_found_where_lines_name_no_workspace(tmp_path):
     """Three of five lines name neither key nor workspace: what the model's use is, whatever the workspace, tells."""
     usages, lines = [], []

@@ -257,7 +257,9 @@ TAMPERINGS = {
     "time_zone_changes_a_total": REBOOK.format("time_zone"),
     "workspace_changes_a_total": REBOOK.format("workspace"),
     "cache_inclusive_takes_other_than_cached": """
-        insert into explained.inclusive values ('swaps', 'claude-opus-4-7', 1, 1, 0, 'reads')
+        insert into explained.inclusive by name
+        select 'swaps' as log, 'claude-opus-4-7' as model, '-infinity' as from_at, 'infinity' as until_at,
+            'reads' as counts
     """,
     "netting_leaves_other_than_its_claims": "delete from explained.claim where reason = 'cutoff'",
     "never_reported_claims_other_than_its_lines": """

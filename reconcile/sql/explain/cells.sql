@@ -49,7 +49,16 @@ create or replace table explained.moved (
 
 create or replace table explained.shift (log VARCHAR, minutes BIGINT, left_tokens BIGINT, unshifted_tokens BIGINT);
 create or replace table explained.fetched (log VARCHAR);
-create or replace table explained.inclusive (log VARCHAR, model VARCHAR, counts VARCHAR);
+create or replace table explained.inclusive (
+    log VARCHAR, model VARCHAR, api_key_id VARCHAR, from_at TIMESTAMP, until_at TIMESTAMP, counts VARCHAR,
+);
+-- What a line's input counts of its cached tokens: nothing, where it is too small to hold them.
+create or replace macro explained.cached_in_input(counts, input, read, written) as
+    case
+        when counts = 'reads' and input >= read then read
+        when counts = 'reads and writes' and input >= read + written then read + written
+        else 0
+    end;
 create or replace table explained.exchanged (log VARCHAR, model VARCHAR, as_logged HUGEINT, left_tokens HUGEINT);
 create or replace macro explained.tells(biller, failed) as
     case when biller is not null then 'billed by ' || biller when failed then 'error status' end;

@@ -9,11 +9,13 @@ select * from explained.corrected;
 
 create or replace view explained.fixed as
 select
-    * exclude (context_window_before, is_fixed),
+    * exclude (context_window_before, counts, input_before),
     date_trunc('hour', counted_at)::timestamp as hour,
     counted_at::date as day,
+    explained.cached_in_input(counts, input_before, cache_read_input_tokens, cache_write_5m + cache_write_1h) as cached_in_input,
+    input_before - cached_in_input as uncached_input_tokens,
     case
-        when not is_fixed then context_window_before
+        when cached_in_input = 0 then context_window_before
         when uncached_input_tokens + cache_read_input_tokens + cache_write_5m + cache_write_1h > 200000 then '200k-1M'
         else '0-200k'
     end as context_window,
@@ -28,12 +30,8 @@ from (
             + if(fetched.log is not null and minute(request.logged_at - to_minutes(coalesce(shift.minutes, 0))) < 20, 20, 0)
         ) as counted_at,
         request.context_window as context_window_before,
-        request.uncached_input_tokens - case inclusive.counts
-            when 'reads' then request.cache_read_input_tokens
-            when 'reads and writes' then request.cache_read_input_tokens + request.cache_write_5m + request.cache_write_1h
-            else 0
-        end as uncached_input_tokens,
-        inclusive.counts is not null as is_fixed,
+        request.uncached_input_tokens as input_before,
+        inclusive.counts,
         if(exchanged.log is null, request.cache_write_5m, request.cache_write_1h) as cache_write_5m,
         if(exchanged.log is null, request.cache_write_1h, request.cache_write_5m) as cache_write_1h,
     from source.request as request
@@ -42,7 +40,11 @@ from (
     left join explained.fetched as fetched on fetched.log = request.log
     left join explained.stray as stray
         on stray.api_key_id = request.api_key_id and stray.logged_workspace_id is not distinct from request.workspace_id
-    left join explained.inclusive as inclusive on inclusive.log = request.log and inclusive.model = request.model
+    left join explained.inclusive as inclusive
+        on inclusive.log = request.log and inclusive.model = request.model
+        and (inclusive.api_key_id is null or inclusive.api_key_id = request.api_key_id)
+        and request.logged_at - to_minutes(coalesce(shift.minutes, 0)) >= inclusive.from_at
+        and request.logged_at - to_minutes(coalesce(shift.minutes, 0)) < inclusive.until_at
     -- of what was never reported nobody knows which lifetime was meant
     left join explained.exchanged as exchanged
         on exchanged.log = request.log and exchanged.model = request.model

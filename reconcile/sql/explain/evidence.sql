@@ -94,14 +94,22 @@ behind as (
         on finding.reason = 'workspace' and finding.log = request.log and finding.workspace_id = key_workspace_id
     where in_period
     union all
-    select finding.id, true, request.log, request.* exclude (log),
-        -(cache_read_input_tokens + if(inclusive.counts = 'reads', 0, cache_write_5m + cache_write_1h)), null,
+    select finding.id, true, request.log, request.* exclude (log, cached), -cached, null,
         uncached_input_tokens || ' logged as input'
-    from explained.placed_request as request
-    join explained.inclusive as inclusive on inclusive.log = request.log and inclusive.model = request.model
+    from (
+        select request.*,
+            explained.cached_in_input(
+                inclusive.counts, uncached_input_tokens, cache_read_input_tokens, cache_write_5m + cache_write_1h
+            ) as cached,
+        from explained.placed_request as request
+        join explained.inclusive as inclusive
+            on inclusive.log = request.log and inclusive.model = request.model
+            and (inclusive.api_key_id is null or inclusive.api_key_id = request.api_key_id)
+            and request.counted_at >= inclusive.from_at and request.counted_at < inclusive.until_at
+    ) as request
     join explained.finding as finding
         on finding.reason = 'cache_inclusive' and finding.log = request.log and finding.model = request.model
-    where in_period and cache_read_input_tokens + if(inclusive.counts = 'reads', 0, cache_write_5m + cache_write_1h) > 0
+    where in_period and cached > 0
     union all
     select finding.id, true, request.log, request.* exclude (log), null, null,
         cache_write_5m || ' for 5 minutes, ' || cache_write_1h || ' for an hour as logged'
