@@ -179,10 +179,11 @@ def _count(connection: duckdb.DuckDBPyConnection, table: str) -> int:
 
 
 def _accept(connection: duckdb.DuckDBPyConnection, accepted: Sequence[Accepted]) -> None:
-    """Mark what is known and signed for, as long as all that one entry covers stays below its amount.
+    """Mark what is known and signed for: an entry accepts all that it covers, or nothing above its amount.
 
-    Every entry is kept beside the findings that it is about, with its standing: ``holds``, ``exceeded`` or
-    ``expired``; the last two count again by themselves, and are warned of like an entry that is about nothing.
+    Entries are applied in the config's order, and what one accepts is not counted against the next. The others are
+    kept beside the findings that they are about too, with their standing: ``holds``, ``exceeded`` or ``expired``; the
+    last two count again by themselves, and are warned of like an entry that is about nothing.
     """
     found = ledger.rows(
         connection,
@@ -195,24 +196,28 @@ def _accept(connection: duckdb.DuckDBPyConnection, accepted: Sequence[Accepted])
         """,
     )
     kept: list[tuple[object, ...]] = []
+    accepted_ids = set[str]()
     warnings = []
     for position, entry in enumerate(accepted, start=1):
         meant = [row for row in found if _is_about(entry, row)]
-        covered = [row for row in meant if row["day_to"] < entry.until]
+        left = [row for row in meant if row["id"] not in accepted_ids]
+        covered = [row for row in left if row["day_to"] < entry.until]
         scope = f"accepted {entry.reason}" + "".join(f" {part}" for part in (entry.workspace, entry.model) if part)
         moved_usd = sum((row["moved_usd"] for row in covered), Decimal(0))
         exceeded = moved_usd > entry.up_to_usd
         if not meant:
             warnings.append(f"{scope} (until {entry.until}, {entry.who}) matches nothing in this period")
-        elif not covered:
+        elif left and not covered:
             warnings.append(f"{scope} ({entry.who}) expired on {entry.until}: it is not accepted any more")
         elif exceeded:
             warnings.append(
                 f"{scope} is for up to ${entry.up_to_usd:f}, found ${moved_usd.normalize():f}: it is not accepted"
             )
-        for row in meant:
+        for row in left:
             standing = "expired" if row not in covered else "exceeded" if exceeded else "holds"
             kept.append((row["id"], position, standing, entry.who, entry.why, entry.until, entry.up_to_usd))
+        if not exceeded:
+            accepted_ids.update(row["id"] for row in covered)
     ledger.insert(
         connection,
         "explained.accepted",

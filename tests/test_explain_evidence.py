@@ -367,3 +367,40 @@ def test_one_entry_does_not_spend_what_another_covers(tmp_path):
             ("Lee", "holds", date(2027, 1, 1)),
         ]
         assert findings(connection, "unreported")[0]["state"] == "accepted"
+
+
+def keyless(folder, *entries):
+    """What becomes of $5.00 without a key in Claude Code and of $1.00 in Console under entries of the config.
+
+    The workspaces of the accepted findings, who signed with which standing, the warnings and the page.
+    """
+    named = {"wrkspc_a": "Claude Code", "wrkspc_b": "Console"}
+    charges = (("wrkspc_a", 1_000_000, "500"), ("wrkspc_b", 200_000, "100"))
+    usages = [usage(HOUR, input=tokens, api_key_id=None, workspace_id=place) for place, tokens, _ in charges]
+    costs = [cost(DAY, cents, "uncached_input_tokens", workspace_id=place) for place, _, cents in charges]
+    entries = [{"reason": "no_key", "why": "Known", "until": "2027-01-01"} | entry for entry in entries]
+    config = write_config(folder, accepted=entries)
+    workspaces = [{"id": place, "name": name} for place, name in named.items()]
+    logged = [line(AT, usage=tokens(0))]
+    with closed(folder, usages, costs, logged, config=config, workspaces=workspaces) as connection:
+        accepted = {named[row["workspace_id"]] for row in findings(connection, "no_key") if row["state"] == "accepted"}
+        signed = connection.execute("""
+            select finding.workspace_id, accepted.who, accepted.standing
+            from report.accepted as accepted
+            join report.finding as finding on finding.id = accepted.finding_id
+            order by accepted.position, finding.workspace_id
+        """).fetchall()
+        warned = [text for (text,) in connection.execute("select warning from explained.warning").fetchall()]
+        page = rendered(connection, folder)
+    return accepted, [(named[place], who, standing) for place, who, standing in signed], warned, page
+
+
+CODE = {"workspace": "Claude Code", "up_to_usd": 5, "who": "Ann"}
+
+
+def test_what_one_entry_accepts_is_not_counted_against_the_next(tmp_path):
+    """Entries are applied in the config's order: one for a workspace, then one for the rest."""
+    accepted, signed, warned, _ = keyless(tmp_path, CODE, {"up_to_usd": 1, "who": "Kim"})
+    assert accepted == {"Claude Code", "Console"}
+    assert signed == [("Claude Code", "Ann", "holds"), ("Console", "Kim", "holds")]
+    assert warned == []
