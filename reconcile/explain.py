@@ -1,6 +1,6 @@
 """Stage explain: every dollar of cleaning and difference gets one reason, and stands in one finding."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from fnmatch import fnmatchcase
@@ -179,45 +179,26 @@ def _count(connection: duckdb.DuckDBPyConnection, table: str) -> int:
 
 
 def _accept(connection: duckdb.DuckDBPyConnection, accepted: Sequence[Accepted]) -> None:
-    """Mark what is known and signed for: an entry accepts all that it covers, or nothing above its amount.
+    """Mark what is known and signed for.
 
-    Entries are applied in the config's order, and what one accepts is not counted against the next. The others are
-    kept beside the findings that they are about too, with their standing: ``holds``, ``exceeded`` or ``expired``; the
-    last two count again by themselves, and are warned of like an entry that is about nothing.
+    The entry that accepts a finding is kept beside it with the standing ``holds``; beside a finding that counts, every
+    entry that is about it, ``exceeded`` or ``expired``. These are warned of, like an entry that is about nothing.
     """
-    found = ledger.rows(
-        connection,
-        """
-        select finding.id, finding.reason, finding.workspace_id, finding.model, finding.day_to, finding.moved_usd,
-            workspace.name
-        from explained.finding as finding
-        left join source.workspace as workspace on workspace.workspace_id = finding.workspace_id
-        order by finding.id
-        """,
+    applied = _apply(
+        accepted,
+        ledger.rows(
+            connection,
+            """
+            select finding.id, finding.reason, finding.workspace_id, finding.model, finding.day_to, finding.moved_usd,
+                workspace.name
+            from explained.finding as finding
+            left join source.workspace as workspace on workspace.workspace_id = finding.workspace_id
+            order by finding.id
+            """,
+        ),
     )
-    kept: list[tuple[object, ...]] = []
-    accepted_ids = set[str]()
-    warnings = []
-    for position, entry in enumerate(accepted, start=1):
-        meant = [row for row in found if _is_about(entry, row)]
-        left = [row for row in meant if row["id"] not in accepted_ids]
-        covered = [row for row in left if row["day_to"] < entry.until]
-        scope = f"accepted {entry.reason}" + "".join(f" {part}" for part in (entry.workspace, entry.model) if part)
-        moved_usd = sum((row["moved_usd"] for row in covered), Decimal(0))
-        exceeded = moved_usd > entry.up_to_usd
-        if not meant:
-            warnings.append(f"{scope} (until {entry.until}, {entry.who}) matches nothing in this period")
-        elif left and not covered:
-            warnings.append(f"{scope} ({entry.who}) expired on {entry.until}: it is not accepted any more")
-        elif exceeded:
-            warnings.append(
-                f"{scope} is for up to ${entry.up_to_usd:f}, found ${moved_usd.normalize():f}: it is not accepted"
-            )
-        for row in left:
-            standing = "expired" if row not in covered else "exceeded" if exceeded else "holds"
-            kept.append((row["id"], position, standing, entry.who, entry.why, entry.until, entry.up_to_usd))
-        if not exceeded:
-            accepted_ids.update(row["id"] for row in covered)
+    accepted_by = {finding_id: one.entry.who for one in applied if one.holds for finding_id in one.covered}
+    warnings = [warning for one in applied if (warning := _warning(one, accepted_by))]
     ledger.insert(
         connection,
         "explained.accepted",
@@ -230,7 +211,12 @@ def _accept(connection: duckdb.DuckDBPyConnection, accepted: Sequence[Accepted])
             "until_on": "DATE",
             "up_to_usd": "DECIMAL(38, 12)",
         },
-        kept,
+        [
+            (finding_id, position, standing, one.entry.who, one.entry.why, one.entry.until, one.entry.up_to_usd)
+            for position, one in enumerate(applied, start=1)
+            for finding_id, standing in one.standings()
+            if standing == "holds" or finding_id not in accepted_by
+        ],
     )
     ledger.insert(
         connection,
@@ -242,6 +228,71 @@ def _accept(connection: duckdb.DuckDBPyConnection, accepted: Sequence[Accepted])
         update explained.finding set accepted = true
         where id in (select finding_id from explained.accepted where standing = 'holds')
     """)
+
+
+@dataclass(frozen=True)
+class _Applied:
+    """An entry of the config, and the ids of the findings that it is about: those that are left to it, by its dates."""
+
+    entry: Accepted
+    is_about_any: bool
+    covered: tuple[str, ...]
+    covered_usd: Decimal
+    expired: tuple[str, ...]
+
+    @property
+    def holds(self) -> bool:
+        """Whether it accepts what it covers: all of it, or nothing where that is above its amount."""
+        return self.covered_usd <= self.entry.up_to_usd
+
+    def standings(self) -> Iterator[tuple[str, str]]:
+        """Each finding with what the entry is to it."""
+        yield from ((finding_id, "holds" if self.holds else "exceeded") for finding_id in self.covered)
+        yield from ((finding_id, "expired") for finding_id in self.expired)
+
+
+def _apply(accepted: Sequence[Accepted], findings: Sequence[Mapping[str, Any]]) -> list[_Applied]:
+    """The entries in the config's order: what one accepts is not counted against the next."""
+    applied: list[_Applied] = []
+    accepted_ids = set[str]()
+    for entry in accepted:
+        about = [row for row in findings if _is_about(entry, row)]
+        left = [row for row in about if row["id"] not in accepted_ids]
+        covered = [row for row in left if row["day_to"] < entry.until]
+        one = _Applied(
+            entry,
+            bool(about),
+            tuple(row["id"] for row in covered),
+            sum((row["moved_usd"] for row in covered), Decimal(0)),
+            tuple(row["id"] for row in left if row["day_to"] >= entry.until),
+        )
+        applied.append(one)
+        if one.holds:
+            accepted_ids.update(one.covered)
+    return applied
+
+
+def _warning(one: _Applied, accepted_by: Mapping[str, str]) -> str | None:
+    """What to say of an entry that is about nothing or does not hold; ``accepted_by`` are the signers by finding."""
+    entry = one.entry
+    scope = f"accepted {entry.reason}" + "".join(f" {part}" for part in (entry.workspace, entry.model) if part)
+    if not one.is_about_any:
+        return f"{scope} (until {entry.until}, {entry.who}) matches nothing in this period"
+    if not one.holds:
+        what = f"is for up to ${entry.up_to_usd:f}, found ${one.covered_usd.normalize():f}"
+    elif one.expired and not one.covered:
+        what = f"expired on {entry.until}"
+    else:
+        return None
+    meant = one.covered or one.expired
+    signers = ", ".join(dict.fromkeys(accepted_by[finding_id] for finding_id in meant if finding_id in accepted_by))
+    if not signers:
+        outcome = "it is not accepted"
+    elif accepted_by.keys() >= set(meant):
+        outcome = f"accepted by {signers}"
+    else:
+        outcome = f"only in part accepted, by {signers}"
+    return f"{scope} ({entry.who}) {what}: {outcome}"
 
 
 def _is_about(entry: Accepted, finding: Mapping[str, Any]) -> bool:

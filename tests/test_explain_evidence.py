@@ -337,8 +337,8 @@ def test_an_acceptance_holds_until_it_does_not(tmp_path, changes, state, shown):
     ("changes", "warning"),
     [
         ({"until": "2026-11-01"}, None),
-        ({"until": "2026-11-01", "up_to_usd": "9.99"}, "is for up to $9.99, found $10: it is not accepted"),
-        ({"until": DAY}, "(Kim) expired on 2026-10-05: it is not accepted any more"),
+        ({"until": "2026-11-01", "up_to_usd": "9.99"}, "(Kim) is for up to $9.99, found $10: it is not accepted"),
+        ({"until": DAY}, "(Kim) expired on 2026-10-05: it is not accepted"),
         ({"until": "2026-11-01", "reason": "log_gap"}, "(until 2026-11-01, Kim) matches nothing in this period"),
         ({"until": "2026-11-01", "workspace": "Ads"}, "(until 2026-11-01, Kim) matches nothing in this period"),
     ],
@@ -357,15 +357,12 @@ def test_an_acceptance_that_does_not_hold_is_warned_of(tmp_path, changes, warnin
 
 
 def test_one_entry_does_not_spend_what_another_covers(tmp_path):
-    """Every entry that is about a finding is kept with its own standing; one that holds is enough."""
+    """Each entry is judged by itself, and one that holds is enough: it is the only one that is told of a finding."""
     entries = [ENTRY | {"until": "2026-10-02", "who": "Kim"}, ENTRY | {"until": "2027-01-01", "who": "Lee"}]
     config = write_config(tmp_path, accepted=entries)
     with closed(tmp_path, *UNREPORTED, config=config) as connection:
         kept = ledger.rows(connection, "select who, standing, until_on from report.accepted")
-        assert [tuple(row.values()) for row in kept] == [
-            ("Kim", "expired", date(2026, 10, 2)),
-            ("Lee", "holds", date(2027, 1, 1)),
-        ]
+        assert [tuple(row.values()) for row in kept] == [("Lee", "holds", date(2027, 1, 1))]
         assert findings(connection, "unreported")[0]["state"] == "accepted"
 
 
@@ -404,3 +401,32 @@ def test_what_one_entry_accepts_is_not_counted_against_the_next(tmp_path):
     assert accepted == {"Claude Code", "Console"}
     assert signed == [("Claude Code", "Ann", "holds"), ("Console", "Kim", "holds")]
     assert warned == []
+
+
+@pytest.mark.parametrize(
+    ("entries", "signed", "warned"),
+    [
+        (
+            [CODE | {"up_to_usd": "0.10"}, {"up_to_usd": 5000, "who": "Kim"}],
+            [("Claude Code", "Kim", "holds"), ("Console", "Kim", "holds")],
+            ["accepted no_key Claude Code (Ann) is for up to $0.10, found $5: accepted by Kim"],
+        ),
+        (
+            [CODE | {"until": DAY}, CODE | {"who": "Kim"}],
+            [("Claude Code", "Kim", "holds")],
+            ["accepted no_key Claude Code (Ann) expired on 2026-10-05: accepted by Kim"],
+        ),
+        (
+            [{"up_to_usd": 2, "who": "Kim"}, CODE],
+            [("Console", "Kim", "exceeded"), ("Claude Code", "Ann", "holds")],
+            ["accepted no_key (Kim) is for up to $2, found $6: only in part accepted, by Ann"],
+        ),
+        ([CODE, CODE | {"up_to_usd": 1, "who": "Kim"}], [("Claude Code", "Ann", "holds")], []),
+    ],
+)
+def test_where_one_entry_holds_no_other_says_that_it_counts_again(tmp_path, entries, signed, warned):
+    """What one entry accepts is told of that one; that another's limit or date is passed is said as what it is."""
+    accepted, told, warnings, page = keyless(tmp_path, *entries)
+    assert accepted == {place for place, _, standing in signed if standing == "holds"}
+    assert (told, warnings) == (signed, warned)
+    assert page.count("Counts again") == sum(standing != "holds" for _, _, standing in signed)
