@@ -8,7 +8,7 @@ from typing import Any
 
 import duckdb
 
-from reconcile import ledger, reasons
+from reconcile import ledger, money, reasons
 from reconcile.config import Accepted, Invoice, pattern_matches
 
 REASONS = tuple((reason.code, reason.leads_to, reason.title) for reason in reasons.BEFORE_BILLED)
@@ -279,7 +279,8 @@ def _warning(one: _Applied, accepted_by: Mapping[str, str]) -> str | None:
     if not one.is_about_any:
         return f"{scope} (until {entry.until}, {entry.who}) matches nothing in this period"
     if not one.holds:
-        what = f"is for up to ${entry.up_to_usd:f}, found ${one.covered_usd.normalize():f}"
+        up_to, found = (f"${money.cents(usd):,.2f}" for usd in (entry.up_to_usd, one.covered_usd))
+        what = f"is for up to {up_to}, found {found if found != up_to else 'less than a cent more'}"
     elif one.expired and not one.covered:
         what = f"expired on {entry.until}"
     else:

@@ -337,7 +337,11 @@ def test_an_acceptance_holds_until_it_does_not(tmp_path, changes, state, shown):
     ("changes", "warning"),
     [
         ({"until": "2026-11-01"}, None),
-        ({"until": "2026-11-01", "up_to_usd": "9.99"}, "(Kim) is for up to $9.99, found $10: it is not accepted"),
+        ({"until": "2026-11-01", "up_to_usd": "9.99"}, "(Kim) is for up to $9.99, found $10.00: it is not accepted"),
+        (
+            {"until": "2026-11-01", "up_to_usd": "9.9999"},
+            "(Kim) is for up to $10.00, found less than a cent more: it is not accepted",
+        ),
         ({"until": DAY}, "(Kim) expired on 2026-10-05: it is not accepted"),
         ({"until": "2026-11-01", "reason": "log_gap"}, "(until 2026-11-01, Kim) matches nothing in this period"),
         ({"until": "2026-11-01", "workspace": "Ads"}, "(until 2026-11-01, Kim) matches nothing in this period"),
@@ -409,7 +413,7 @@ def test_what_one_entry_accepts_is_not_counted_against_the_next(tmp_path):
         (
             [CODE | {"up_to_usd": "0.10"}, {"up_to_usd": 5000, "who": "Kim"}],
             [("Claude Code", "Kim", "holds"), ("Console", "Kim", "holds")],
-            ["accepted no_key Claude Code (Ann) is for up to $0.10, found $5: accepted by Kim"],
+            ["accepted no_key Claude Code (Ann) is for up to $0.10, found $5.00: accepted by Kim"],
         ),
         (
             [CODE | {"until": DAY}, CODE | {"who": "Kim"}],
@@ -419,7 +423,7 @@ def test_what_one_entry_accepts_is_not_counted_against_the_next(tmp_path):
         (
             [{"up_to_usd": 2, "who": "Kim"}, CODE],
             [("Console", "Kim", "exceeded"), ("Claude Code", "Ann", "holds")],
-            ["accepted no_key (Kim) is for up to $2, found $6: only in part accepted, by Ann"],
+            ["accepted no_key (Kim) is for up to $2.00, found $6.00: only in part accepted, by Ann"],
         ),
         ([CODE, CODE | {"up_to_usd": 1, "who": "Kim"}], [("Claude Code", "Ann", "holds")], []),
     ],
