@@ -1057,9 +1057,22 @@ def _sentence(location: Location, details: ErrorDetails) -> tuple[str, str]:
         return "does not say where the key is found", "Write {env: NAME}, {file: PATH} or {command: [PROGRAM]}"
     if kind in {"string_type", "path_type"} and isinstance(details["input"], int | Decimal | date):
         return f"got {got}, expected text", "Write it in quotes"
-    must = f"must be {context['expected']}" if kind == "literal_error" else details["msg"]
+    if kind in _SHAPES:
+        must = f"expected {_SHAPES[kind]}"
+    else:
+        must = f"must be {context['expected']}" if kind == "literal_error" else details["msg"]
     return f"got {got}, {re.sub(r'^.*? should ', 'must ', must)}", "Correct the value"
 
+
+_SHAPES = {
+    "model_type": "a mapping",
+    "dict_type": "a mapping",
+    "list_type": "a list",
+    "string_type": "text",
+    "path_type": "text",
+    "int_type": "a whole number",
+}
+"""What pydantic's types of errors expect, in the words of the other messages."""
 
 _MANY = 12
 

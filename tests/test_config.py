@@ -131,6 +131,23 @@ allocation:
     ]
 
 
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("accepted: [x]", "accepted[0]: got 'x', expected a mapping"),
+        ("billing: [x]", "billing: got a list, expected a mapping"),
+        ("allocation: {cost_centers: 3}", "allocation.cost_centers: got 3, expected a mapping"),
+        ("request_logs: {name: x}", "request_logs: got a mapping, expected a list"),
+        ("billing: {base_url: null}", "billing.base_url: got nothing, expected text"),
+        ("data_dir: [x]", "data_dir: got a list, expected text"),
+        ("billing: {settle_hours: 1.5}", "billing.settle_hours: got 1.5, expected a whole number"),
+    ],
+)
+def test_another_shape_is_told_in_the_words_of_yaml(tmp_path, written, said):
+    """Where a mapping, a list, a text or a whole number belongs, the line says so; no class of the program is named."""
+    assert complaints(tmp_path, f"organization: X\n{written}\n") == [f"config.yaml:2: {said}. Correct the value"]
+
+
 def test_names_that_nobody_has_are_found(tmp_path):
     """A cost center or a reason that does not exist is told with the nearest that does."""
     assert complaints(
