@@ -131,6 +131,12 @@ def _month(value: object) -> object:
     return value
 
 
+def _not_blank(value: str) -> str:
+    if not value.strip():
+        raise _wrong(f"got {_shown(value)}, which is blank, expected text", "Correct the value")
+    return value
+
+
 def _time_zone(value: str) -> str:
     try:
         ZoneInfo(value)
@@ -160,7 +166,7 @@ Day = Annotated[date, BeforeValidator(_day)]
 Month = Annotated[str, BeforeValidator(_month)]
 TimeZone = Annotated[str, AfterValidator(_time_zone)]
 Located = Annotated[Path, AfterValidator(_absolute)]
-NonEmpty = Annotated[str, Field(min_length=1)]
+NonEmpty = Annotated[str, Field(min_length=1), AfterValidator(_not_blank)]
 
 
 class _Model(BaseModel):
@@ -348,8 +354,8 @@ class Accepted(_Model):
     """A difference that is known and signed for. It expires."""
 
     reason: NonEmpty = Field(description="A reason of the closed list")
-    workspace: str | None = Field(None, description="Id or name, * as wildcard; null is any")
-    model: str | None = Field(None, description="* as wildcard; null is any")
+    workspace: NonEmpty | None = Field(None, description="Id or name, * as wildcard; null is any")
+    model: NonEmpty | None = Field(None, description="* as wildcard; null is any")
     up_to_usd: Annotated[Amount, Field(ge=0)] = Field(description="USD; above it the difference counts again")
     who: NonEmpty = Field(description="Who accepted it")
     why: NonEmpty = Field(description="Why it is fine")
@@ -974,6 +980,8 @@ class _Document:
                 location = (*location, part)
             elif details["type"] == "missing":
                 location = (*location, part)
+            elif part == "[key]":  # the key itself is wrong, not what it stands for
+                break
             else:
                 meant = str(part).strip("`").startswith("dict[") == isinstance(tree, dict)
         return location, meant

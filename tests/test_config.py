@@ -148,6 +148,22 @@ def test_another_shape_is_told_in_the_words_of_yaml(tmp_path, written, said):
     assert complaints(tmp_path, f"organization: X\n{written}\n") == [f"config.yaml:2: {said}. Correct the value"]
 
 
+@pytest.mark.parametrize("key", ["who", "why", "workspace", "model"])
+@pytest.mark.parametrize("written", ["''", "'  '"])
+def test_blank_text_is_refused(tmp_path, key, written):
+    """Who signs, why and for what is written out: neither nothing nor blanks stand for it."""
+    entry = {"reason": "unlogged", "up_to_usd": "1", "who": "Ann", "why": "known", "until": "2027-01-01"}
+    spelled = ", ".join(f"{name}: {value}" for name, value in (entry | {key: written}).items())
+    (line,) = complaints(tmp_path, f"organization: X\naccepted:\n  - {{{spelled}}}\n")
+    assert line.startswith(f"config.yaml:3: accepted[0].{key}: got {written}, ")
+
+
+def test_a_key_that_is_no_name_is_told_with_its_place(tmp_path):
+    """A cost center needs a code: an empty one is a line like any other mistake."""
+    (line,) = complaints(tmp_path, "organization: X\nallocation:\n  cost_centers:\n    '': {name: Search}\n")
+    assert line.startswith("config.yaml:4: allocation.cost_centers[\"\"]: got '', must have at least 1 character. ")
+
+
 def test_names_that_nobody_has_are_found(tmp_path):
     """A cost center or a reason that does not exist is told with the nearest that does."""
     assert complaints(
