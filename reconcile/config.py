@@ -75,6 +75,19 @@ REASONS = (
 )
 """The closed list of reasons between logged and billed, in the bridge's order (design.md section 6)."""
 
+SCOPES = {
+    **dict.fromkeys(("duplicate", "stream_sum", "time_zone", "cutoff", "service_tier"), ("log",)),
+    **dict.fromkeys(("context_window", "inference_geo", "speed", "log_gap"), ("log",)),
+    **dict.fromkeys(("app_price", "cache_inclusive", "cache_ttl", "model", "iterations"), ("log", "model")),
+    "workspace": ("log", "workspace"),
+    **dict.fromkeys(("cut_stream", "unreported"), ("log", "workspace", "model")),
+    **dict.fromkeys(("unlogged_key", "no_key", "code_execution", "session_usage"), ("workspace",)),
+    **dict.fromkeys(("unlogged", "residual"), ("workspace", "model")),
+    **dict.fromkeys(("discount", "price_book", "price_interval", "uncharged", "unpriced"), ("model",)),
+    "rounding": (),
+}
+"""What an accepted difference can be narrowed to: its place (docs/decisions/0011), as the config names it."""
+
 METERS = (
     "uncached_input_tokens",
     "cache_creation.ephemeral_5m_input_tokens",
@@ -354,12 +367,18 @@ class Accepted(_Model):
     """A difference that is known and signed for. It expires."""
 
     reason: NonEmpty = Field(description="A reason of the closed list")
+    log: NonEmpty | None = Field(None, description="* as wildcard; null is any")
     workspace: NonEmpty | None = Field(None, description="Id or name, * as wildcard; null is any")
     model: NonEmpty | None = Field(None, description="* as wildcard; null is any")
     up_to_usd: Annotated[Amount, Field(ge=0)] = Field(description="USD; above it the difference counts again")
     who: NonEmpty = Field(description="Who accepted it")
     why: NonEmpty = Field(description="Why it is fine")
     until: Day = Field(description="First day on which it no longer holds")
+
+    @field_validator("log", "workspace", "model")
+    @classmethod
+    def _any(cls, value: str | None) -> str | None:
+        return None if value == "*" else value  # any: also of findings that have none
 
 
 AFTER_BILLED = Literal["contract_discount", "credit", "commitment", "tax", "earlier_period", "invoice_rounding"]
@@ -1116,13 +1135,30 @@ def _inconsistencies(config: Config) -> Iterator[tuple[Location, str, str]]:
     yield from _repeated("request_logs", "name", [log.name for log in config.request_logs])
     yield from _repeated("invoices", "number", [invoice.number for invoice in config.invoices])
     for n, accepted in enumerate(config.accepted):
-        if accepted.reason not in REASONS:
-            what = f"got {_shown(accepted.reason)}, which is no reason"
-            yield ("accepted", n, "reason"), what, nearest(accepted.reason, REASONS)
+        for key, what, do in _inconsistent_accepted(accepted, [log.name for log in config.request_logs]):
+            yield ("accepted", n, key), what, do
     labels = {f"label.{label}": None for log in config.request_logs for label in log.labels}
     for location, what, do in _inconsistent_allocation(config.allocation, labels):
         yield ("allocation", *location), what, do
     yield from _inconsistent_budgets(config)
+
+
+def _inconsistent_accepted(accepted: Accepted, logs: Collection[str]) -> Iterator[tuple[str, str, str]]:
+    """A reason that is none, and what no finding of its reason can be like."""
+    if accepted.reason not in REASONS:
+        yield "reason", f"got {_shown(accepted.reason)}, which is no reason", nearest(accepted.reason, REASONS)
+        return
+    scopes = SCOPES[accepted.reason]
+    for key in ("log", "workspace", "model"):
+        value = getattr(accepted, key)
+        if value is None:
+            continue
+        if key not in scopes:
+            what = f"got {_shown(value)}, but no finding of {accepted.reason} has a {key}, so it can never match"
+            yield key, what, f"Write {' or '.join(scopes)}, or nothing" if scopes else "Take it out"
+        elif key == "log" and not any(like(value, log) for log in logs):
+            what = f"got {_shown(value)}, which is no log of request_logs, so it can never match"
+            yield key, what, nearest(value, logs)
 
 
 def _repeated(section: str, key: str, names: Sequence[str]) -> Iterator[tuple[Location, str, str]]:

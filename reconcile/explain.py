@@ -3,13 +3,12 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from fnmatch import fnmatchcase
 from typing import Any
 
 import duckdb
 
 from reconcile import ledger, money, reasons
-from reconcile.config import Accepted, Invoice, pattern_matches
+from reconcile.config import Accepted, Invoice, like, pattern_matches
 
 REASONS = tuple((reason.code, reason.leads_to, reason.title) for reason in reasons.BEFORE_BILLED)
 """The closed list in the bridge's order."""
@@ -189,8 +188,8 @@ def _accept(connection: duckdb.DuckDBPyConnection, accepted: Sequence[Accepted])
         ledger.rows(
             connection,
             """
-            select finding.id, finding.reason, finding.workspace_id, finding.model, finding.day_to, finding.moved_usd,
-                workspace.name
+            select finding.id, finding.reason, finding.log, finding.workspace_id, finding.model, finding.day_to,
+                finding.moved_usd, workspace.name
             from explained.finding as finding
             left join source.workspace as workspace on workspace.workspace_id = finding.workspace_id
             order by finding.id
@@ -275,7 +274,9 @@ def _apply(accepted: Sequence[Accepted], findings: Sequence[Mapping[str, Any]]) 
 def _warning(one: _Applied, accepted_by: Mapping[str, str]) -> str | None:
     """What to say of an entry that is about nothing or does not hold; ``accepted_by`` are the signers by finding."""
     entry = one.entry
-    scope = f"accepted {entry.reason}" + "".join(f" {part}" for part in (entry.workspace, entry.model) if part)
+    scope = f"accepted {entry.reason}" + "".join(
+        f" {part}" for part in (entry.log, entry.workspace, entry.model) if part
+    )
     if not one.is_about_any:
         return f"{scope} (until {entry.until}, {entry.who}) matches nothing in this period"
     if not one.holds:
@@ -301,7 +302,10 @@ def _is_about(entry: Accepted, finding: Mapping[str, Any]) -> bool:
     return (
         finding["reason"] == entry.reason
         and (entry.workspace is None or pattern_matches(entry.workspace, finding["workspace_id"], finding["name"]))
-        and (entry.model is None or fnmatchcase(finding["model"] or "", entry.model))
+        and all(
+            pattern is None or (value is not None and like(pattern, value))
+            for pattern, value in ((entry.log, finding["log"]), (entry.model, finding["model"]))
+        )
     )
 
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from reconcile.config import (
     REASONS,
+    SCOPES,
     Config,
     Key,
     Location,
@@ -156,6 +157,45 @@ def test_blank_text_is_refused(tmp_path, key, written):
     spelled = ", ".join(f"{name}: {value}" for name, value in (entry | {key: written}).items())
     (line,) = complaints(tmp_path, f"organization: X\naccepted:\n  - {{{spelled}}}\n")
     assert line.startswith(f"config.yaml:3: accepted[0].{key}: got {written}, ")
+
+
+@pytest.mark.parametrize(
+    ("entry", "key", "got", "do"),
+    [
+        ("reason: log_gap, workspace: X", "workspace", "'X', but no finding of log_gap has a workspace", "Write log"),
+        (
+            "reason: model, workspace: S*",
+            "workspace",
+            "'S*', but no finding of model has a workspace",
+            "Write log or model",
+        ),
+        ("reason: no_key, log: app", "log", "'app', but no finding of no_key has a log", "Write workspace"),
+        ("reason: rounding, model: x", "model", "'x', but no finding of rounding has a model", "Take it out"),
+        ("reason: duplicate, log: ap", "log", "'ap', which is no log of request_logs", "Did you mean `app`?"),
+    ],
+)
+def test_an_acceptance_that_can_never_match_is_refused(tmp_path, entry, key, got, do):
+    """A scope that the findings of its reason do not have, and a log that is none, are told with what there is."""
+    rest = "up_to_usd: 1, who: M, why: x, until: 2026-12-01"
+    logs = "request_logs:\n  - {name: app, path: a}\n"
+    (line,) = complaints(tmp_path, f"organization: X\n{logs}accepted:\n  - {{{entry}, {rest}}}\n")
+    assert line.startswith(f"config.yaml:5: accepted[0].{key}: got {got}, so it can never match. {do}")
+    for wide in ("workspace: '*'", "log: null", "log: a*", "model: '*'"):
+        load(tmp_path, f"organization: X\n{logs}accepted:\n  - {{reason: duplicate, {wide}, {rest}}}\n")
+
+
+def test_the_scopes_are_the_places_of_the_reasons():
+    """Every reason can be accepted by those of log, workspace and model that decision 0011 places it by."""
+    page = (ROOT / "docs" / "decisions" / "0011-one-place-a-cause.md").read_text(encoding="utf-8")
+    places = {
+        reason: re.sub(r"\(.*?\)", "", place)
+        for reasons, place in re.findall(r"^\| ([a-z_, ]+) \| (.*) \|$", page, re.MULTILINE)
+        for reason in reasons.split(", ")
+    }
+    spelled = {"log": "log", "workspace_id": "workspace", "model": "model"}
+    for reason in REASONS:
+        place = [part.strip() for part in places.get(reason, "").split(",")]
+        assert SCOPES[reason] == tuple(spelled[part] for part in place if part in spelled)
 
 
 def test_a_key_that_is_no_name_is_told_with_its_place(tmp_path):

@@ -343,7 +343,7 @@ def test_an_acceptance_holds_until_it_does_not(tmp_path, changes, state, shown):
             "(Kim) is for up to $10.00, found less than a cent more: it is not accepted",
         ),
         ({"until": DAY}, "(Kim) expired on 2026-10-05: it is not accepted"),
-        ({"until": "2026-11-01", "reason": "log_gap"}, "(until 2026-11-01, Kim) matches nothing in this period"),
+        ({"until": "2026-11-01", "reason": "no_key"}, "(until 2026-11-01, Kim) matches nothing in this period"),
         ({"until": "2026-11-01", "workspace": "Ads"}, "(until 2026-11-01, Kim) matches nothing in this period"),
     ],
 )
@@ -434,3 +434,26 @@ def test_where_one_entry_holds_no_other_says_that_it_counts_again(tmp_path, entr
     assert accepted == {place for place, _, standing in signed if standing == "holds"}
     assert (told, warnings) == (signed, warned)
     assert page.count("Counts again") == sum(standing != "holds" for _, _, standing in signed)
+
+
+@pytest.mark.parametrize(
+    ("scope", "logs"),
+    [
+        ({"log": "app"}, ["app"]),
+        ({"log": "a*"}, ["app"]),
+        ({"log": "*"}, ["app", "batch"]),
+        ({"workspace": "*", "model": "*"}, ["app", "batch"]),  # these findings have none
+    ],
+)
+def test_an_acceptance_may_be_for_a_log(tmp_path, scope, logs):
+    """A reason that is placed by its log is accepted for one log; `*` is any, also where a finding has no value."""
+    entry = {"reason": "duplicate", "up_to_usd": 20, "who": "Kim", "why": "Known", "until": "2027-01-01"} | scope
+    paths = [{"name": "app", "path": "log.jsonl"}, {"name": "batch", "path": "batch.jsonl"}]
+    config = write_config(tmp_path, request_logs=paths, accepted=[entry])
+    twice = [[line(AT, name, usage=tokens(100_000))] * 2 for name in ("req_1", "req_2")]
+    (tmp_path / "batch.jsonl").write_text("".join(json.dumps(one) + "\n" for one in twice[1]))
+    with closed(tmp_path, [usage(HOUR, input=200_000)], [], twice[0], config=config) as connection:
+        rows = connection.execute("select log, accepted from report.discrepancy where reason = 'duplicate'").fetchall()
+        warned = connection.execute("select warning from explained.warning").fetchall()
+    assert dict(rows) == {name: name in logs for name in ("app", "batch")}
+    assert warned == []

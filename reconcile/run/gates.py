@@ -1,14 +1,14 @@
 """What must hold before a month is closed for good: each gate that fails says what it saw and when it would hold."""
 
-from collections.abc import Sequence
-from datetime import UTC, date, datetime, time, timedelta
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
 import duckdb
 
 from reconcile import ledger
-from reconcile.config import Accepted, Config, pattern_matches
+from reconcile.config import Accepted, Config, like
 from reconcile.errors import NotReadyError
 from reconcile.period import Period
 
@@ -113,7 +113,7 @@ def _coverage(connection: duckdb.DuckDBPyConnection, accepted: Sequence[Accepted
         ):
             shown = ", ".join(map(str, days[:5])) + (f" and {len(days) - 5} more days" if days[5:] else "")
             saw = f"has no line on {shown}, while the provider reports {usd.normalize():f} USD there"
-            do = "Bring its files and close again, or accept a log_gap of its workspace in the config"
+            do = "Bring its files and close again, or accept a log_gap of this log in the config"
             found.append((f"log {log}", saw, do))
     return found
 
@@ -152,13 +152,11 @@ _UNCOVERED = """
                 and abs(date_diff('hour', recorded.hour, usage.hour)) <= if(usage.service_tier = 'batch', 24, 1)
         )
     )
-    select log, null::date as day, null as workspace_id, null as workspace_name, null::decimal(38, 12) as reported_usd,
-        false as is_gap,
+    select log, null::date as day, null::decimal(38, 12) as reported_usd, false as is_gap,
     from source.log_coverage
     where hours_with_lines = 0
     union all
-    select unlogged.log, unlogged.day, unlogged.workspace_id, any_value(workspace.name),
-        coalesce(sum(usage.reported_usd), 0)::decimal(38, 12),
+    select unlogged.log, unlogged.day, coalesce(sum(usage.reported_usd), 0)::decimal(38, 12),
         bool_or(exists (
             from explained.gap
             where gap.log = unlogged.log and gap.from_at::date <= unlogged.day and gap.until_at > unlogged.day
@@ -167,25 +165,14 @@ _UNCOVERED = """
     join matched.usage as usage
         on usage.day = unlogged.day and usage.workspace_id = unlogged.workspace_id
         and usage.api_key_id = unlogged.api_key_id and usage.in_period
-    left join source.workspace as workspace on workspace.workspace_id = unlogged.workspace_id
-    group by unlogged.log, unlogged.day, unlogged.workspace_id
+    group by unlogged.log, unlogged.day
     order by all
 """
 
 
-def _accepts(entry: Accepted, row: dict[str, object]) -> bool:
-    """Whether somebody signed for a gap of a log in that workspace on that day."""
-    workspace_id, name = row["workspace_id"], row["workspace_name"]
-    day = row["day"]
-    return (
-        entry.reason == "log_gap"
-        and isinstance(day, date)
-        and day < entry.until
-        and (
-            entry.workspace is None
-            or pattern_matches(entry.workspace, str(workspace_id), None if name is None else str(name))
-        )
-    )
+def _accepts(entry: Accepted, row: Mapping[str, Any]) -> bool:
+    """Whether somebody signed for a gap of the log on that day."""
+    return entry.reason == "log_gap" and row["day"] < entry.until and (entry.log is None or like(entry.log, row["log"]))
 
 
 def _unallocated(connection: duckdb.DuckDBPyConnection) -> list[tuple[str, str, str]]:
