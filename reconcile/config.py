@@ -370,7 +370,9 @@ class Accepted(_Model):
     log: NonEmpty | None = Field(None, description="* as wildcard; null is any")
     workspace: NonEmpty | None = Field(None, description="Id or name, * as wildcard; null is any")
     model: NonEmpty | None = Field(None, description="* as wildcard; null is any")
-    up_to_usd: Annotated[Amount, Field(ge=0)] = Field(description="USD; above it the difference counts again")
+    up_to_usd: Annotated[Amount, Field(ge=0)] = Field(
+        description="USD of all that it covers together; above it all of it counts again"
+    )
     who: NonEmpty = Field(description="Who accepted it")
     why: NonEmpty = Field(description="Why it is fine")
     until: Day = Field(description="First day on which it no longer holds")

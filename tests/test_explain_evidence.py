@@ -457,3 +457,11 @@ def test_an_acceptance_may_be_for_a_log(tmp_path, scope, logs):
         warned = connection.execute("select warning from explained.warning").fetchall()
     assert dict(rows) == {name: name in logs for name in ("app", "batch")}
     assert warned == []
+
+
+def test_the_amount_of_an_entry_is_for_all_that_it_covers(tmp_path):
+    """$5.00 and $1.00 under one entry are $6.00: up to $5.99 neither is accepted."""
+    accepted, signed, warned, _ = keyless(tmp_path, {"up_to_usd": "5.99", "who": "Kim"})
+    assert accepted == set()
+    assert signed == [("Claude Code", "Kim", "exceeded"), ("Console", "Kim", "exceeded")]
+    assert warned == ["accepted no_key (Kim) is for up to $5.99, found $6.00: it is not accepted"]
