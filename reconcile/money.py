@@ -97,3 +97,25 @@ def foot(amounts: Sequence[Decimal], total_usd: Decimal) -> list[Decimal]:
     for i in order[: abs(int(missing / _CENT))]:
         printed[i] += step
     return printed
+
+
+def walk(steps: Sequence[tuple[Decimal | None, Decimal]]) -> list[tuple[Decimal | None, Decimal]]:
+    """A bridge in cents: totals rounded, the steps between two of them adding up to what lies between.
+
+    Each is an amount and the running total after it; a total has no amount.
+    """
+    printed: list[tuple[Decimal | None, Decimal]] = []
+    waiting: list[Decimal] = []
+    before_usd = Decimal("0.00")
+    for place, (amount_usd, running_usd) in enumerate(steps, start=1):
+        if amount_usd is not None:
+            waiting.append(amount_usd)
+        if amount_usd is None or place == len(steps):
+            after_usd = cents(running_usd)
+            for step_usd in foot(waiting, after_usd - before_usd):
+                before_usd += step_usd
+                printed.append((step_usd, before_usd))
+            if amount_usd is None:
+                printed.append((None, after_usd))
+            waiting, before_usd = [], after_usd
+    return printed

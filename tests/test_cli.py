@@ -17,7 +17,7 @@ from types import SimpleNamespace
 import pytest
 
 import reconcile
-from reconcile import cli
+from reconcile import cli, money
 from reconcile.__main__ import main
 from reconcile.cli import text
 from reconcile.cli.output import progress, say
@@ -410,6 +410,16 @@ def test_the_printed_bridge_adds_up(here, fake_run, capsys):
             assert running in {None, figure}
             running = figure
     assert running == Decimal("100.00")
+
+
+def test_the_printed_bridge_is_that_of_the_pages(here, fake_run, capsys):
+    """The cents of a step are those of the page on the difference; nothing is neither +0.00 nor -0.00."""
+    cli.invoke(["close"])
+    out = capsys.readouterr().out
+    printed = [re.search(rf"^  {row['reason']} +(\S+)$", out, re.MULTILINE)[1] for row in BRIDGE if row["amount_usd"]]
+    walked = money.walk([(row["amount_usd"], row["running_usd"]) for row in BRIDGE])
+    assert list(map(Decimal, printed)) == [amount_usd for amount_usd, _ in walked if amount_usd]
+    assert re.search(r"^  residual +0\.00$", out, re.MULTILINE)
 
 
 @pytest.mark.parametrize(

@@ -229,3 +229,27 @@ def test_printed_column_adds_up_to_a_given_total(column, off):
     printed = money.foot(column, total)
     assert sum(printed, Decimal(0)) == total
     assert all(abs(a - b) <= Decimal("0.02") for a, b in zip(column, printed, strict=True))
+
+
+def test_a_walk_adds_up_from_total_to_total():
+    """Steps stand between rounded totals; the cent that is missing goes to the step that was rounded furthest from it.
+
+    A step too small for a cent is a plain zero, and steps after the last total walk too.
+    """
+    walk = [
+        (None, "100.004"),
+        ("7.795249", "107.799249"),
+        ("-111.485088", "-3.685839"),
+        ("-0.000161", "-3.686"),
+        (None, "-3.686"),
+        ("1.004", "-2.682"),
+    ]
+    printed = money.walk([(None if amount is None else Decimal(amount), Decimal(total)) for amount, total in walk])
+    assert [(amount if amount is None else str(amount), str(total)) for amount, total in printed] == [
+        (None, "100.00"),
+        ("7.80", "107.80"),
+        ("-111.49", "-3.69"),
+        ("0.00", "-3.69"),
+        (None, "-3.69"),
+        ("1.01", "-2.68"),
+    ]

@@ -1,18 +1,15 @@
 """A close in a few lines of text: what is true, the bridge, who pays."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from reconcile.money import cents
+from reconcile.money import cents, walk
 
 if TYPE_CHECKING:
     from reconcile.register import Standing
     from reconcile.run import Outcome, PeriodStatus, Proof, Rechecked
     from reconcile.sandbox import Sandbox
-
-Rows = Iterable[Mapping[str, Any]]
-"""Rows of a report view, by column."""
 
 _NAME = 40
 """How many letters of a name are shown."""
@@ -143,16 +140,14 @@ def _truth(difference_usd: Decimal, discrepancies: int) -> str:
     return f"{sides}; {counted} beyond tolerance."
 
 
-def _bridge(bridge: Rows) -> Iterator[tuple[str, str, str]]:
-    """Steps in cents that foot with the rounded totals: each is what the rounded running sum moves by."""
-    before_usd = Decimal(0)
-    for row in bridge:
-        running_usd = cents(row["running_usd"])
-        if row["kind"] == "total":
-            yield row["reason"], "", f"{running_usd:,.2f}"
+def _bridge(bridge: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str, str]]:
+    """Totals and steps in the cents that the pages print."""
+    printed = walk([(row["amount_usd"], row["running_usd"]) for row in bridge])
+    for row, (amount_usd, running_usd) in zip(bridge, printed, strict=True):
+        if amount_usd is None:
+            yield row["reason"], "", usd(running_usd)
         else:
-            yield f"  {row['reason']}", f"{running_usd - before_usd:+,.2f}", ""
-        before_usd = running_usd
+            yield f"  {row['reason']}", f"{'+' if amount_usd > 0 else ''}{usd(amount_usd)}", ""
 
 
 def _chargeback(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> Iterator[tuple[str, ...]]:

@@ -223,24 +223,12 @@ class Step:
 
 
 def printed_bridge(steps: Sequence[Step]) -> tuple[Step, ...]:
-    """The bridge in cents: totals rounded, the steps between two of them adding up to what lies between."""
-    printed: list[Step] = []
-    waiting: list[Step] = []
-    running_usd = Decimal("0.00")
-    for step in steps:
-        if step.kind == "step":
-            waiting.append(step)
-            continue
-        total_usd = money.cents(step.running_usd)
-        amounts = [one.amount_usd or Decimal(0) for one in waiting]
-        for one, amount_usd in zip(
-            waiting, money.foot(amounts, total_usd - running_usd) if waiting else (), strict=True
-        ):
-            running_usd += amount_usd
-            printed.append(replace(one, amount_usd=amount_usd, running_usd=running_usd))
-        printed.append(replace(step, running_usd=total_usd))
-        waiting, running_usd = [], total_usd
-    return tuple(printed)
+    """The bridge in cents."""
+    printed = money.walk([(step.amount_usd, step.running_usd) for step in steps])
+    return tuple(
+        replace(step, amount_usd=amount_usd, running_usd=running_usd)
+        for step, (amount_usd, running_usd) in zip(steps, printed, strict=True)
+    )
 
 
 def write_workbook(connection: duckdb.DuckDBPyConnection, target: Path) -> None:

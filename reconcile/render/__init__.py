@@ -214,26 +214,12 @@ def _crossed(rows: Sequence[Any], figures: Figures) -> Table:
 
 
 def _printed_bridge(rows: Sequence[Any]) -> list[Any]:
-    """The bridge in cents: totals rounded, the steps between two of them apportioned to what lies between."""
-    printed: list[Any] = []
-    steps: list[Any] = []
-    running_usd = Decimal(0)
-    for row in rows:
-        if row.kind == "step":
-            steps.append(row)
-            continue
-        total_usd = money.cents(row.running_usd)
-        for step in footed(steps, amount_usd=total_usd - running_usd).rows if steps else ():
-            running_usd += step.amount_usd
-            printed.append(replace(step, running_usd=running_usd))
-        printed.append(replace(row, running_usd=total_usd))
-        steps, running_usd = [], total_usd
-    if steps:  # after billed, where there is no invoice
-        after_usd = money.cents(steps[-1].running_usd)
-        for step in footed(steps, amount_usd=after_usd - running_usd).rows:
-            running_usd += step.amount_usd
-            printed.append(replace(step, running_usd=running_usd))
-    return printed
+    """The bridge in cents."""
+    printed = money.walk([(row.amount_usd, row.running_usd) for row in rows])
+    return [
+        replace(row, amount_usd=amount_usd, running_usd=running_usd)
+        for row, (amount_usd, running_usd) in zip(rows, printed, strict=True)
+    ]
 
 
 def _figures(bridge: Sequence[Any]) -> Figures:
