@@ -540,6 +540,18 @@ def test_finding_says_what_to_do(pages):
     assert page.count("How to confirm it") == page.count('<details class="finding"') == 10
 
 
+def test_quantity_has_its_unit(month, tmp_path):
+    """A quantity is never a bare number, also where the finding is not of one model: tokens, or searches."""
+    month.execute("update explained.finding set model = null where reason = 'no_key'")
+    month.execute("update explained.finding set meter = 'web_search_requests' where reason = 'unlogged'")
+    render.render(month, tmp_path / "out")
+    page = (tmp_path / "out" / "discrepancy.html").read_text()
+    quantities = re.findall(r"<dt>Quantity</dt><dd>(.*?)</dd>", page)
+    assert "+1,234,567 tokens" in quantities
+    assert all(re.fullmatch(r"\S+ (tokens|searches)", text) for text in quantities)
+    assert any(text.endswith("searches") for text in quantities)
+
+
 def test_acceptance_is_signed(pages):
     """An accepted difference shows who accepted it, why, until when and up to how much."""
     page = pages["month"]["discrepancy.html"]
