@@ -231,6 +231,33 @@ def test_neighboring_days_are_not_shown(month):
         assert month.execute(f"select count(*) from report.{view} where day < '2026-10-01'").fetchall() == [(0,)]
 
 
+def test_without_a_price_there_are_no_dollars(tmp_path):
+    """A model without a known price has a dash at the price book, never $0.00, and the tables still add up."""
+    cells = (ONE, replace(ONE, day=4, model="claude-new", price=None, billed="1.005", why_price="unpriced"))
+    with connect(Case(cells=cells)) as connection:
+        ledger.check(connection)
+        seen = connection.execute(
+            "select model, recorded_usd, reported_usd, billed_usd from report.by_model"
+        ).fetchall()
+        varied = connection.execute("select reported_quantity, reported_usd, billed_rate from report.price_variance")
+        assert varied.fetchall() == [(1_000_000, None, None)]
+        render.render(connection, tmp_path / "out")
+    assert seen == [("claude-new", None, None, Decimal("1.005")), ("claude-opus-4-7", 25, 25, 25)]
+    tables = Tables((tmp_path / "out" / "discrepancy.html").read_text()).tables
+    by_model = next(table for table in tables if table[0][1][0] == "Model" and table[0][1][1] == "Recorded")
+    dash = "\N{EN DASH}"
+    assert by_model[1][1] == ["claude-new", dash, "0.00", dash, "+1.01", "1.01", "+1.01", dash]
+    assert all(assert_foots(table) for table in tables if "total" in dict(table))
+
+
+def test_price_variance_is_of_the_whole_month(tmp_path):
+    """Quantity and rate of a row are the month's there, also of the days that were billed at the book's price."""
+    cells = (replace(ONE, day=2), replace(ONE, day=3), replace(ONE, day=4, billed="15"))
+    with connect(Case(cells=cells)) as connection:
+        (row,) = connection.execute("select * from report.price_variance").fetchall()
+    assert row[3:] == (3_000_000, 75, 65, -10, pytest.approx(65 / 75))
+
+
 def test_daily_has_every_day_of_the_close(month):
     """A day without any use is a row of zeros, not a gap; its capture rate is not known."""
     rows = month.execute("select day, billed_usd, capture_rate from report.daily").fetchall()

@@ -191,26 +191,30 @@ def _crossed(rows: Sequence[Any], figures: Figures) -> Table:
     """Rows with all three sides, in cents that add up down every column and across every row.
 
     Billed and the two variances are apportioned, reported and recorded follow from them: so a row without any
-    difference shows none.
+    difference shows none. A side without a known price stays unknown: all that lies after it is its variance.
     """
-    table = footed(
-        rows,
-        billed_usd=figures.billed_usd,
-        price_variance_usd=figures.price_variance_usd,
-        quantity_variance_usd=figures.quantity_variance_usd,
-    )
-    crossed = []
-    for row in table.rows:
-        reported_usd = row.billed_usd - row.price_variance_usd
-        crossed.append(
-            replace(
-                row,
-                reported_usd=reported_usd,
-                recorded_usd=reported_usd - row.quantity_variance_usd,
-                difference_usd=row.price_variance_usd + row.quantity_variance_usd,
-            )
-        )
+    rows = footed(rows, billed_usd=figures.billed_usd).rows
+    rows = _taken_off(rows, "billed_usd", "price_variance_usd", "reported_usd", figures.price_variance_usd)
+    rows = _taken_off(rows, "reported_usd", "quantity_variance_usd", "recorded_usd", figures.quantity_variance_usd)
+    crossed = [replace(row, difference_usd=row.price_variance_usd + row.quantity_variance_usd) for row in rows]
     return Table(tuple(crossed), figures)
+
+
+def _taken_off(rows: Sequence[Any], after: str, variance: str, before: str, total_usd: Decimal) -> list[Any]:
+    """Rows in cents with the side before a variance: the side after it less the variance, or still not known."""
+    unknown = [row for row in rows if getattr(row, before) is None]
+    known = [row for row in rows if getattr(row, before) is not None]
+    rest_usd = total_usd - sum((getattr(row, after) or Decimal(0) for row in unknown), Decimal(0))
+    printed = iter(footed(known, **{variance: rest_usd}).rows)
+    taken_off = []
+    for row in rows:
+        after_usd = getattr(row, after) or Decimal("0.00")
+        if getattr(row, before) is None:
+            taken_off.append(replace(row, **{variance: after_usd}))
+        else:
+            variance_usd = getattr(next(printed), variance)
+            taken_off.append(replace(row, **{variance: variance_usd, before: after_usd - variance_usd}))
+    return taken_off
 
 
 def _printed_bridge(rows: Sequence[Any]) -> list[Any]:

@@ -92,8 +92,8 @@ class Charts:
         rows = [
             {
                 "day": row.day.day,
-                "recorded": float(row.recorded_usd),
-                "reported": float(row.reported_usd),
+                "recorded": float(row.recorded_usd or 0),
+                "reported": float(row.reported_usd or 0),
                 "billed": float(row.billed_usd) or None,  # no tick on a day without a bill
             }
             for row in days

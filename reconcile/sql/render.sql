@@ -400,6 +400,10 @@ from report.finding
 group by state
 order by case state when 'discrepancy' then 1 when 'accepted' then 2 when 'expected' then 3 else 4 end;
 
+-- What quantities sum to in USD: not known where none of them has a price, 0 where there is no quantity.
+create or replace macro report.known_usd(quantity, usd) as
+    case when count(quantity) = 0 or count(usd) > 0 then coalesce(sum(usd), 0) end::decimal(38, 12);
+
 -- Every day that the close covers, also one on which nothing happened.
 create or replace view report.daily as
 with days as (
@@ -410,8 +414,8 @@ with days as (
 )
 select
     days.day,
-    coalesce(sum(cell.recorded_usd), 0)::decimal(38, 12) as recorded_usd,
-    coalesce(sum(cell.reported_usd), 0)::decimal(38, 12) as reported_usd,
+    report.known_usd(cell.recorded_quantity, cell.recorded_usd) as recorded_usd,
+    report.known_usd(cell.reported_quantity, cell.reported_usd) as reported_usd,
     coalesce(sum(cell.billed_usd), 0)::decimal(38, 12) as billed_usd,
     coalesce(sum(cell.quantity_variance_usd), 0)::decimal(38, 12) as quantity_variance_usd,
     coalesce(sum(cell.price_variance_usd), 0)::decimal(38, 12) as price_variance_usd,
@@ -429,8 +433,8 @@ create or replace view report.by_workspace as
 select
     cell.workspace_id,
     workspace.name as workspace_name,
-    coalesce(sum(cell.recorded_usd), 0)::decimal(38, 12) as recorded_usd,
-    coalesce(sum(cell.reported_usd), 0)::decimal(38, 12) as reported_usd,
+    report.known_usd(cell.recorded_quantity, cell.recorded_usd) as recorded_usd,
+    report.known_usd(cell.reported_quantity, cell.reported_usd) as reported_usd,
     coalesce(sum(cell.billed_usd), 0)::decimal(38, 12) as billed_usd,
     sum(cell.quantity_variance_usd)::decimal(38, 12) as quantity_variance_usd,
     sum(cell.price_variance_usd)::decimal(38, 12) as price_variance_usd,
@@ -448,8 +452,8 @@ order by abs(sum(cell.difference_usd)) desc, sum(cell.billed_usd) desc nulls las
 create or replace view report.by_model as
 select
     model,
-    coalesce(sum(recorded_usd), 0)::decimal(38, 12) as recorded_usd,
-    coalesce(sum(reported_usd), 0)::decimal(38, 12) as reported_usd,
+    report.known_usd(recorded_quantity, recorded_usd) as recorded_usd,
+    report.known_usd(reported_quantity, reported_usd) as reported_usd,
     coalesce(sum(billed_usd), 0)::decimal(38, 12) as billed_usd,
     sum(quantity_variance_usd)::decimal(38, 12) as quantity_variance_usd,
     sum(price_variance_usd)::decimal(38, 12) as price_variance_usd,
@@ -465,8 +469,8 @@ order by abs(sum(difference_usd)) desc, sum(billed_usd) desc nulls last, model;
 create or replace view report.by_tier as
 select
     service_tier,
-    coalesce(sum(recorded_usd), 0)::decimal(38, 12) as recorded_usd,
-    coalesce(sum(reported_usd), 0)::decimal(38, 12) as reported_usd,
+    report.known_usd(recorded_quantity, recorded_usd) as recorded_usd,
+    report.known_usd(reported_quantity, reported_usd) as reported_usd,
     coalesce(sum(billed_usd), 0)::decimal(38, 12) as billed_usd,
     sum(quantity_variance_usd)::decimal(38, 12) as quantity_variance_usd,
     sum(price_variance_usd)::decimal(38, 12) as price_variance_usd,
@@ -484,8 +488,8 @@ select
     meter,
     sum(recorded_quantity)::bigint as recorded_quantity,
     sum(reported_quantity)::bigint as reported_quantity,
-    coalesce(sum(recorded_usd), 0)::decimal(38, 12) as recorded_usd,
-    coalesce(sum(reported_usd), 0)::decimal(38, 12) as reported_usd,
+    report.known_usd(recorded_quantity, recorded_usd) as recorded_usd,
+    report.known_usd(reported_quantity, reported_usd) as reported_usd,
     coalesce(sum(billed_usd), 0)::decimal(38, 12) as billed_usd,
     sum(quantity_variance_usd)::decimal(38, 12) as quantity_variance_usd,
     sum(price_variance_usd)::decimal(38, 12) as price_variance_usd,
@@ -498,22 +502,33 @@ where in_period
 group by meter
 order by abs(sum(difference_usd)) desc, sum(billed_usd) desc nulls last, meter;
 
+-- Quantity, dollars and rate are the whole month's; at the price book where every quantity has a price.
 create or replace view report.price_variance as
+with place as (
+    select
+        model,
+        service_tier,
+        meter,
+        sum(reported_quantity)::bigint as reported_quantity,
+        case when count(reported_quantity) = count(reported_usd) then sum(reported_usd) end as reported_usd,
+        coalesce(sum(billed_usd), 0) as billed_usd,
+        sum(price_variance_usd) as price_variance_usd
+    from matched.cell
+    where in_period
+    group by model, service_tier, meter
+    having bool_or(price_variance_usd <> 0)
+)
 select
     model,
     service_tier,
     meter,
-    sum(reported_quantity)::bigint as reported_quantity,
-    coalesce(sum(reported_usd), 0)::decimal(38, 12) as reported_usd,
-    coalesce(sum(billed_usd), 0)::decimal(38, 12) as billed_usd,
-    sum(price_variance_usd)::decimal(38, 12) as price_variance_usd,
-    case
-        when sum(reported_usd) <> 0 then coalesce(sum(billed_usd), 0)::double / sum(reported_usd)::double
-    end as billed_rate
-from matched.cell
-where in_period and price_variance_usd <> 0
-group by model, service_tier, meter
-order by abs(sum(price_variance_usd)) desc, model, service_tier, meter;
+    reported_quantity,
+    reported_usd::decimal(38, 12) as reported_usd,
+    billed_usd::decimal(38, 12) as billed_usd,
+    price_variance_usd::decimal(38, 12) as price_variance_usd,
+    case when reported_usd <> 0 then billed_usd::double / reported_usd::double end as billed_rate
+from place
+order by abs(price_variance_usd) desc, model, service_tier, meter;
 
 create or replace view report.allocation_rule as
 with parts as (
