@@ -557,14 +557,17 @@ def test_evidence_is_shown(pages):
 
 
 def test_finding_says_what_to_do(pages):
-    """Every finding beyond tolerance carries its reason's words, how to confirm it, and where more is written."""
+    """Every finding carries its reason's words and links to how it is confirmed and where more is written."""
     page = html.unescape(pages["month"]["discrepancy.html"])
-    for one in reasons.BEFORE_BILLED:
-        if f"docs/reasons.md#{one.code}" in page:
-            assert f"<b>What to do.</b> {one.to_do}" in page
-            assert f"<p>{one.meaning}</p>" in page
-            assert f"<p>{one.confirm}</p>" in page
-    assert page.count("How to confirm it") == page.count('<details class="finding"') == 10
+    linked = re.findall(r'href="#reason-(\w+)"', page)
+    assert len(linked) == page.count('<details class="finding"') + 2 == 12
+    told = {one.code: one for one in reasons.BEFORE_BILLED if one.code in linked}
+    assert set(re.findall(r'id="reason-(\w+)"', page)) == set(linked) == set(told)
+    for one in told.values():
+        assert f"<p>{one.meaning}</p>" in page
+        assert f"<b>What to do.</b> {one.to_do}" in page
+        assert f"<b>How to confirm it.</b> {one.confirm}" in page
+        assert f"docs/reasons.md#{one.code}" in page
 
 
 def test_quantity_has_its_unit(month, tmp_path):

@@ -250,6 +250,8 @@ def _pages(connection: duckdb.DuckDBPyConnection, stands: Standing) -> dict[str,
     chargeback = fetch(connection, "select * from report.chargeback")
     charts = Charts()
     states = _states(connection, bridge)
+    reasons = fetch(connection, "select * from report.reason")
+    found = {row.reason for state in states for row in state.findings}
     environment = _environment(
         run=run,
         stands=stands,
@@ -261,7 +263,7 @@ def _pages(connection: duckdb.DuckDBPyConnection, stands: Standing) -> dict[str,
         statement_names=statement_names(row.cost_center for row in chargeback),
         waterfall=charts.waterfall(bridge),
         states=states,
-        reasons={row.reason: row for row in fetch(connection, "select * from report.reason")},
+        reasons={row.reason: row for row in reasons},
         workspace_names={
             row.workspace_id: row.workspace_name or row.workspace_id
             for row in fetch(connection, "select workspace_id, workspace_name from report.by_workspace")
@@ -276,6 +278,7 @@ def _pages(connection: duckdb.DuckDBPyConnection, stands: Standing) -> dict[str,
         "discrepancy.html": environment.get_template("discrepancy.html.j2").render(
             **_discrepancy(connection, figures, charts),
             accepted=grouped(fetch(connection, "select * from report.accepted"), "finding_id"),
+            told=[row for row in reasons if row.reason in found],
             pictures=_pictures(connection, states, charts, _meters(environment)),
         ),
         "allocation.html": environment.get_template("allocation.html.j2").render(
