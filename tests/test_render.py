@@ -570,6 +570,20 @@ def test_finding_says_what_to_do(pages):
         assert f"docs/reasons.md#{one.code}" in page
 
 
+def test_findings_are_in_the_order_of_what_is_in_question(pages):
+    """Discrepancies come largest in question first, and what is printed beside them adds up to the headline."""
+    page = pages["month"]["discrepancy.html"]
+    (headline,) = re.findall(r"7 discrepancies of \$([\d.]+)</p>", page)
+    shown = re.findall(r'<span class="usd">([\d.]+)</span><b class="usd">', page)
+    in_question = list(map(Decimal, shown))
+    assert len(in_question) == 7
+    assert in_question == sorted(in_question, reverse=True)
+    assert sum(in_question) == Decimal(headline)
+    index = next(table for table in Tables(pages["month"]["index.html"]).tables if table[0][1][0] == "Finding")
+    assert [cells[2] for _, cells in index[1:7]] == shown[:6]
+    assert index[-1][1][2] == headline
+
+
 def test_quantity_has_its_unit(month, tmp_path):
     """A quantity is never a bare number, also where the finding is not of one model: tokens, or searches."""
     month.execute("update explained.finding set model = null where reason = 'no_key'")

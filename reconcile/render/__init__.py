@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -38,6 +38,7 @@ PACKAGE = Path(__file__).parent.parent
 TEMPLATES = next(folder for folder in (PACKAGE / "reports", PACKAGE.parent / "reports") if folder.is_dir())
 
 _HEADED = 6
+_SHOWN = 100
 _PICTURES = 12
 """How many findings have a picture: the largest of those beyond tolerance that one says something about."""
 
@@ -159,12 +160,16 @@ class State:
 
     state: str
     findings: tuple[Any, ...]
-    moved_usd: Decimal
+
+    @property
+    def in_question(self) -> bool:
+        """Whether somebody has to answer for them."""
+        return self.state == "discrepancy"
 
     @property
     def headed(self) -> tuple[Any, ...]:
         """The ones that the first page shows by themselves: the largest discrepancies."""
-        return self.findings[:_HEADED] if self.state == "discrepancy" else ()
+        return self.findings[:_HEADED] if self.in_question else ()
 
     @property
     def rest(self) -> tuple[Any, ...]:
@@ -172,19 +177,48 @@ class State:
         return self.findings[len(self.headed) :]
 
     @property
+    def shown(self) -> tuple[Any, ...]:
+        """The ones that the page on the difference shows with their evidence."""
+        return self.findings[:_SHOWN]
+
+    @property
+    def further(self) -> tuple[Any, ...]:
+        """The others, which it lists."""
+        return self.findings[_SHOWN:]
+
+    @property
     def amount_usd(self) -> Decimal:
         """What all of them add up to, as printed."""
-        return sum((row.amount_usd for row in self.findings), Decimal("0.00"))
+        return _sum(row.amount_usd for row in self.findings)
+
+    @property
+    def moved_usd(self) -> Decimal:
+        """What all of them moved."""
+        return _sum(row.moved_usd for row in self.findings)
 
     @property
     def rest_usd(self) -> Decimal:
-        """What the others add up to."""
-        return sum((row.amount_usd for row in self.rest), Decimal("0.00"))
+        """What the others of the first page add up to."""
+        return _sum(row.amount_usd for row in self.rest)
+
+    @property
+    def rest_moved_usd(self) -> Decimal:
+        """What those moved."""
+        return _sum(row.moved_usd for row in self.rest)
 
     @property
     def further_usd(self) -> Decimal:
-        """What those add up to that the page on the difference shows without their evidence."""
-        return sum((row.amount_usd for row in self.findings[100:]), Decimal("0.00"))
+        """What those add up to that are only listed."""
+        return _sum(row.amount_usd for row in self.further)
+
+    @property
+    def further_moved_usd(self) -> Decimal:
+        """What those moved."""
+        return _sum(row.moved_usd for row in self.further)
+
+
+def _sum(amounts_usd: Iterable[Decimal]) -> Decimal:
+    return sum(amounts_usd, Decimal("0.00"))
 
 
 def _crossed(rows: Sequence[Any], figures: Figures) -> Table:
@@ -334,14 +368,11 @@ def _states(connection: duckdb.DuckDBPyConnection, bridge: Sequence[Any]) -> lis
         held = [row for row in findings if row.reason == reason]
         for row in footed(held, amount_usd=steps.get(reason, Decimal("0.00"))).rows:
             printed[row.id] = replace(row, evidence=_evidence(row.evidence))
-    return [
-        State(
-            state=row.state,
-            findings=tuple(printed[found.id] for found in findings if found.state == row.state),
-            moved_usd=row.moved_usd,
-        )
-        for row in fetch(connection, "select * from report.finding_state")
-    ]
+    states = []
+    for row in fetch(connection, "select * from report.finding_state"):
+        held = [printed[found.id] for found in findings if found.state == row.state]
+        states.append(State(row.state, footed(held, moved_usd=money.cents(row.moved_usd)).rows))
+    return states
 
 
 def _discrepancy(connection: duckdb.DuckDBPyConnection, figures: Figures, charts: "Charts") -> dict[str, Any]:
