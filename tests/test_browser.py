@@ -192,6 +192,29 @@ def test_print_cuts_no_table(browser, reports, tmp_path, name, paper):
         assert printed.count(text) >= last_cells.count(text), text
 
 
+def test_findings_flow_in_print(browser, reports):
+    """A finding goes over the edge of a sheet, so that no sheet is left half empty; its rows and paragraphs do not."""
+    browser.call("Emulation.setEmulatedMedia", media="print")
+    browser.open(reports / "discrepancy.html")
+    kept = browser.evaluate(
+        "['.finding', '.finding table', '.finding tr', '.finding p', '.facts'].map("
+        "name => getComputedStyle(document.querySelector(name)).breakInside)"
+    )
+    browser.call("Emulation.setEmulatedMedia", media="")
+    assert kept == ["auto", "avoid", "avoid", "avoid", "avoid"]
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_date_is_on_one_line(browser, reports, name):
+    """No date is broken, however narrow its column."""
+    browser.call("Emulation.setDeviceMetricsOverride", width=390, height=900, deviceScaleFactor=1, mobile=False)
+    browser.open(reports / name)
+    lines = browser.evaluate("[...document.querySelectorAll('.day')].map(day => day.getClientRects().length)")
+    browser.call("Emulation.clearDeviceMetricsOverride")
+    assert lines
+    assert max(lines) == 1
+
+
 def test_print_repeats_the_head_of_a_table(browser, reports, tmp_path):
     """A table that goes over several sheets has its head on each, and its total once."""
     browser.open(reports / "discrepancy.html")

@@ -1,11 +1,13 @@
 """Render what a period's ledger says: pages for people, and every report view as CSV."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,7 @@ from reconcile.render.words import (
 PACKAGE = Path(__file__).parent.parent
 TEMPLATES = next(folder for folder in (PACKAGE / "reports", PACKAGE.parent / "reports") if folder.is_dir())
 
+_DATE = re.compile(r"\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d)?Z?)?")
 _HEADED = 6
 _SHOWN = 100
 _PICTURES = 12
@@ -425,11 +428,11 @@ def _environment(**shared: object) -> jinja2.Environment:
         keep_trailing_newline=True,
     )
     shown: tuple[Callable[..., str | None], ...] = (
-        *(usd, dollars, exact, quantity, percent, day, iso_day, month, month_before, moment, instant),
-        *(label, numeral),
+        *(usd, dollars, exact, quantity, percent, month, month_before, label, numeral),
+        *(_unbroken(day), _unbroken(iso_day), _unbroken(moment), _unbroken(instant)),
     )
     environment.filters.update({function.__name__: function for function in shown})
-    environment.tests.update(table=_is_table)
+    environment.tests.update(table=_is_table, date=_is_date)
     environment.globals.update(shared)
     for name, template in (("words", "words.html.j2"), ("show", "macros.html.j2")):
         environment.globals[name] = environment.get_template(template).module
@@ -445,3 +448,18 @@ def _meters(environment: jinja2.Environment) -> dict[str, str]:
 def _is_table(value: object) -> bool:
     """Whether a piece of evidence is a list of objects, which reads best as a table."""
     return isinstance(value, list) and bool(value) and all(isinstance(row, dict) for row in value)
+
+
+def _is_date(value: object) -> bool:
+    """Whether a piece of evidence is a day, or an hour of one."""
+    return isinstance(value, str) and _DATE.fullmatch(value) is not None
+
+
+def _unbroken(written: Callable[[Any], str]) -> Callable[[Any], Markup]:
+    """A date as it is written, which no line breaks."""
+
+    @wraps(written)
+    def on_one_line(value: Any) -> Markup:
+        return Markup('<span class="day">{}</span>').format(written(value))
+
+    return on_one_line
