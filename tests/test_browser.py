@@ -176,6 +176,27 @@ def test_page_fits_its_window(browser, reports, name, width):
     browser.call("Emulation.clearDeviceMetricsOverride")
 
 
+@pytest.mark.parametrize("name", PAGES)
+def test_a_table_that_goes_on_says_so(browser, reports, name):
+    """On a phone a table that does not fit fades out where it goes on, and keeps its first column when it is moved."""
+    browser.call("Emulation.setDeviceMetricsOverride", width=400, height=900, deviceScaleFactor=1, mobile=False)
+    browser.open(reports / name)
+    shown = browser.evaluate(
+        """[...document.querySelectorAll('.wide')].filter(wide => wide.checkVisibility()).map(wide => {
+            const fade = parseFloat(getComputedStyle(wide).getPropertyValue('--fade'));
+            const first = wide.querySelector('tbody :first-child:is(th, td):not([colspan])');
+            wide.scrollLeft = 50;
+            const stays = first.getBoundingClientRect().left >= wide.getBoundingClientRect().left;
+            return [wide.scrollWidth > wide.clientWidth, fade > 0, stays];
+        })"""
+    )
+    browser.call("Emulation.clearDeviceMetricsOverride")
+    assert shown
+    for goes_on, fades, stays in shown:
+        assert goes_on == fades
+        assert stays
+
+
 @pytest.mark.parametrize("paper", list(PAPER))
 @pytest.mark.parametrize("name", PAGES)
 def test_print_cuts_no_table(browser, reports, tmp_path, name, paper):
