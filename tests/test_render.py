@@ -596,6 +596,21 @@ def test_quantity_has_its_unit(month, tmp_path):
     assert any(text.endswith("searches") for text in quantities)
 
 
+def test_picture_says_what_its_bars_are(month, tmp_path):
+    """Bars of equal length can cost different dollars: they are tokens, and the net stands below them."""
+    ((found, amount_usd),) = month.execute(
+        "select id, amount_usd from report.finding where reason = 'no_key'"
+    ).fetchall()
+    month.execute(
+        "insert into explained.exchange (finding_id, reason, at_value, is_rest, quantity, amount_usd)"
+        " values ($1, 'speed', 'standard', false, -9, -1), ($1, 'speed', 'fast', false, 9, $2::decimal(38, 12) + 1)",
+        [found, str(amount_usd)],
+    )
+    render.render(month, tmp_path / "out")
+    page = (tmp_path / "out" / "discrepancy.html").read_text()
+    assert "The bars are tokens; their dollars come to +$30.87 net." in page
+
+
 def test_acceptance_is_signed(pages):
     """An accepted difference shows who accepted it, why, until when and up to how much."""
     page = re.sub(r"</?span[^>]*>", "", pages["month"]["discrepancy.html"])
