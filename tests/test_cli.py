@@ -177,6 +177,7 @@ def explanation(**changes: object) -> SimpleNamespace:
         },
         "reason": {
             "reason": "service_tier",
+            "leads_to": "reported",
             "title": "Recorded under another service tier",
             "meaning": "It means this.",
             "to_do": "Do that.",
@@ -522,6 +523,15 @@ Its largest cells
 More: docs/reasons.md#service_tier
 """
     )
+
+
+def test_explain_says_what_nets(here, fake_run, capsys):
+    """Prices that are too high here and too low there put nothing in a wrong place."""
+    fake_run.explained = lambda: explanation(reason=explanation().reason | {"leads_to": "recorded"})
+    cli.invoke(["explain", "0123456789ab"])
+    out = capsys.readouterr().out
+    assert "  too much and too little together   2,469.00 USD\n" in out
+    assert "wrong place" not in out
 
 
 def test_explain_names_the_requests(here, fake_run, capsys):

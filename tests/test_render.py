@@ -596,6 +596,15 @@ def test_quantity_has_its_unit(month, tmp_path):
     assert any(text.endswith("searches") for text in quantities)
 
 
+def test_opposite_errors_are_in_no_wrong_place(month, tmp_path):
+    """What an application's prices make too much and too little is said as that, not as quantities in a wrong place."""
+    month.execute("update explained.finding set moved_usd = 9 where reason = 'app_price'")
+    render.render(month, tmp_path / "out")
+    cards = (tmp_path / "out" / "discrepancy.html").read_text().split('<details class="finding"')
+    (app_price,) = [card for card in cards if "own prices</b>" in card]
+    assert "<dt>Too much and too little</dt><dd>$9.00 together</dd>" in app_price
+
+
 def test_picture_says_what_its_bars_are(month, tmp_path):
     """Bars of equal length can cost different dollars: they are tokens, and the net stands below them."""
     ((found, amount_usd),) = month.execute(

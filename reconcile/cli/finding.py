@@ -49,7 +49,7 @@ def explained(one: "Explanation", asked: int) -> Iterator[str]:
     days = " to ".join(dict.fromkeys((str(finding["day_from"]), str(finding["day_to"]))))
     yield f"{finding['id']}, {one.period} r{one.revision}, {days}: {_STATES[finding['state']]}"
     yield from _paragraph("What", reason["meaning"])
-    yield from _pairs("How much", _amounts(finding))
+    yield from _pairs("How much", _amounts(finding, reason["leads_to"]))
     yield from _pairs("How we know", [("confidence", _CONFIDENCES[finding["confidence"]]), *_facts(evidence)])
     yield from _lists(evidence)
     yield from _paragraph("What to do", reason["to_do"])
@@ -77,10 +77,11 @@ def _place(finding: Mapping[str, Any]) -> str:
     return ", ".join(f"{what} {name}" for what, name in named if name) or "the whole organization"
 
 
-def _amounts(finding: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _amounts(finding: Mapping[str, Any], leads_to: str) -> list[tuple[str, str]]:
     found = [("amount", f"{_shown('amount_usd', finding['amount_usd'])} USD")]
     if finding["misplaced_usd"] is not None:
-        found.append(("in a wrong place", f"{_shown('moved_usd', finding['misplaced_usd'])} USD"))
+        gross = "in a wrong place" if leads_to == "reported" else "too much and too little together"
+        found.append((gross, f"{_shown('moved_usd', finding['misplaced_usd'])} USD"))
     if finding["quantity"] is not None:
         unit = "searches" if finding["meter"] == "web_search_requests" else "tokens"
         found.append(("quantity", f"{finding['quantity']:,} {unit}"))
