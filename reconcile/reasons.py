@@ -44,13 +44,13 @@ BEFORE_BILLED = (
         "The application's own cost differs from the price book for the same quantities. The bill does not depend on "
         "it; the application's cost figures do.",
         "Correct the application's price table, or stop logging a cost and let the price book value it.",
-        "Take one request and multiply its counters by the prices at the end of this page: the result is the book's, "
-        "not the logged cost.",
+        "Take one request and multiply its counters by the prices that were used (price_used.csv): the result is the "
+        "book's, not the logged cost.",
     ),
     Reason(
         "time_zone",
         "reported",
-        "Log clock off by whole hours",
+        "Log clock off by whole or half hours",
         "The log's hours lie a constant distance from the provider's, so what was used near midnight falls on another "
         "day.",
         "Write timestamps in UTC with their offset, or set this log's time_zone in the config.",

@@ -534,6 +534,15 @@ def test_explain_says_what_nets(here, fake_run, capsys):
     assert "wrong place" not in out
 
 
+def test_explain_trims_amounts_of_amounts(here, fake_run, capsys):
+    """An amount of an amount has no more digits than say something, as every other amount."""
+    evidence = {"meters_at_this_fraction": "4 of 5", "usd_at_this_fraction": "189.192296850000 of 1189.192000000000"}
+    fake_run.explained = lambda: explanation(finding=explanation().finding | {"evidence": json.dumps(evidence)})
+    cli.invoke(["explain", "0123456789ab"])
+    out = capsys.readouterr().out
+    assert "  meters at this fraction   4 of 5\n  USD at this fraction      189.19229685 of 1,189.192\n" in out
+
+
 def test_explain_names_the_requests(here, fake_run, capsys):
     """Asked for, the requests stand in a table; what all share stands above it, and what is not known is said."""
     cli.invoke(["explain", "0123456789ab", "--requests", "2", "--month", "2026-10"])

@@ -634,6 +634,7 @@ def test_warnings_stand_where_they_belong(month, tmp_path):
     warned = {name: (tmp_path / "out" / f"{name}.html").read_text() for name in ("index", "discrepancy", "allocation")}
     assert ["accepted tax matches nothing" in warned[name] for name in warned] == [True, True, False]
     assert ["request log gateway covers little" in warned[name] for name in warned] == [True, True, False]
+    assert "<h3>2 warnings</h3>" in warned["discrepancy"]
     assert ["names the workspace wrkspc_gone" in warned[name] for name in warned] == [True, False, True]
 
 
@@ -766,6 +767,20 @@ def test_percent_never_rounds_to_all_or_nothing(ratio, text):
 def test_exact_keeps_sign_and_digits(amount, text):
     """An exact amount keeps its sign, also below one dollar, and every digit that says something."""
     assert words.exact(Decimal(amount)) == text
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "text"),
+    [
+        ("usd_at_this_fraction", "189.192296850000 of 1189.192000000000", "189.19229685 of 1,189.192"),
+        ("meters_at_this_fraction", "4 of 5", "4 of 5"),
+        ("billed_usd", "25", "25.00"),
+        ("says", "one of many", None),
+    ],
+)
+def test_evidence_of_two_figures(key, value, text):
+    """An amount of an amount reads like two amounts: no zeros that say nothing."""
+    assert words.numeral(value, key) == text
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ _STANDINGS = {
 _SHARED = ("log", "workspace_id", "model", "service_tier", "api_key_id", "status")
 _OWN = ("quantity", "amount_usd", "recorded_usd", "note")
 _COUNT = re.compile(r"-?\d{1,30}")
+_AMOUNT = re.compile(r"-?\d{1,30}(\.\d+)?")
 
 
 def evidence_of(finding: Mapping[str, Any]) -> dict[str, Any]:
@@ -167,7 +168,7 @@ def _lines(text: str) -> list[str]:
 
 
 def _named(key: str) -> str:
-    words = ("UTC" if word == "utc" else word for word in key.removesuffix("_usd").split("_"))
+    words = (word.upper() if word in {"usd", "utc"} else word for word in key.removesuffix("_usd").split("_"))
     return " ".join(words) + (", USD" if key.endswith("_usd") else "")
 
 
@@ -200,9 +201,11 @@ def _shown(key: str, value: object) -> str:
 
 
 def _figure(key: str, text: str) -> str:
-    if _is_count(key, text):
-        return f"{int(text):,}"
-    if key.endswith("_usd"):
+    if " of " in text:
+        return " of ".join(_figure(key, part) for part in text.split(" of "))
+    if "usd" in key.split("_") and _AMOUNT.fullmatch(text):
         whole, _, digits = f"{Decimal(text):,f}".partition(".")
         return f"{whole}.{digits.rstrip('0'):0<2}"
+    if _is_count(key, text):
+        return f"{int(text):,}"
     return text

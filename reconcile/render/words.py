@@ -80,10 +80,15 @@ def label(key: str) -> str:
 def numeral(value: object, key: str) -> str | None:
     """A number of the evidence, which may come as text, with separators; None where it is not a number."""
     text = str(value)
+    parts = [numeral(part, key) for part in text.split(" of ")] if " of " in text else []
+    if parts and None not in parts:
+        return " of ".join(map(str, parts))
     if isinstance(value, bool) or _NUMERAL.fullmatch(text) is None or key.endswith(("_id", "id", "status", "version")):
         return None
-    if key.endswith("_usd") or "." in text:
-        return exact(Decimal(text)) if key.endswith("_usd") else text
+    if "usd" in key.split("_"):
+        return exact(Decimal(text))
+    if "." in text:
+        return text
     return quantity(int(text))
 
 
