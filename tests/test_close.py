@@ -52,7 +52,7 @@ def page(desk, name="index.html"):
 def test_pages_say_where_the_month_stands(closed):
     """Every page names the state in its head, the first one who signed."""
     for name in ("index.html", "discrepancy.html", "allocation.html", "statements/CC-1.html"):
-        assert "r1, closed on 4 Nov 2026" in page(closed, name)
+        assert 'r1, closed on <span class="day">4 Nov 2026</span>' in page(closed, name)
     assert "Nobody has signed these figures yet" in page(closed)
 
 
