@@ -181,6 +181,8 @@ def test_a_table_that_goes_on_says_so(browser, reports, name):
     """On a phone a table that does not fit fades out where it goes on, and keeps its first column when it is moved."""
     browser.call("Emulation.setDeviceMetricsOverride", width=400, height=900, deviceScaleFactor=1, mobile=False)
     browser.open(reports / name)
+    two_frames = "new Promise(drawn => requestAnimationFrame(() => requestAnimationFrame(drawn)))"
+    browser.call("Runtime.evaluate", expression=two_frames, awaitPromise=True)  # a scroll timeline begins with a frame
     shown = browser.evaluate(
         """[...document.querySelectorAll('.wide')].filter(wide => wide.checkVisibility()).map(wide => {
             const fade = parseFloat(getComputedStyle(wide).getPropertyValue('--fade'));
