@@ -154,6 +154,19 @@ def test_what_no_log_holds_has_no_requests(tmp_path):
             assert [behind(connection, finding) for finding in findings(connection, reason)] == [([], 0)]
 
 
+def test_what_is_unlogged_is_seen_beside_what_is_used_there(tmp_path):
+    """In two of five hours more was reported than recorded; a third one has too much, a fourth is quiet."""
+    hours = [f"2026-10-05T{hour:02}" for hour in range(10, 15)]
+    used = [5000, 6000, 7000, 0, 8000]
+    said = [5000, 4000, 7500, 0, 2000]
+    usages = [usage(f"{hour}:00:00Z", input=one) for hour, one in zip(hours, used, strict=True)]
+    lines = [line(f"{hour}:30:00Z", hour, usage=tokens(one)) for hour, one in zip(hours, said, strict=True)]
+    with closed(tmp_path, usages, [cost(DAY, "13", "uncached_input_tokens")], lines) as connection:
+        [finding] = findings(connection, "unlogged")
+    told = json.loads(finding["evidence"])
+    assert (told["tokens_reported_in_its_place"], told["hours_with_more_reported_than_recorded"]) == ("26000", "2 of 4")
+
+
 def test_requests_have_a_total_order_and_a_limit(tmp_path):
     """The largest come first, the count is of all, and asking for none still counts."""
     lines = [line(AT, f"req_{n}", usage=tokens(1000), cost_usd=cost_usd) for n, cost_usd in enumerate("7295")]
@@ -312,7 +325,7 @@ ENTRY = {"reason": "unreported", "workspace": "Search", "up_to_usd": 20, "who": 
         (
             {"until": "2026-11-01", "up_to_usd": 9},
             "discrepancy",
-            "Counts again: Kim accepted it until 1 Nov 2026, up to $9.00 only (A test tenant)",
+            "Counts again: Kim accepted it until 1 Nov 2026, up to $9.00 for all that it covers (A test tenant)",
         ),
         (
             {"until": DAY},

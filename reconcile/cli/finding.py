@@ -27,7 +27,7 @@ _STATES = {
 }
 _STANDINGS = {
     "holds": "Accepted by {who} until {until_on}, up to {up_to_usd} USD: {why}",
-    "exceeded": "Counts again: {who} accepted it until {until_on} up to {up_to_usd} USD only ({why})",
+    "exceeded": "Counts again: {who} accepted it until {until_on} up to {up_to_usd} USD for all that it covers ({why})",
     "expired": "Counts again: the acceptance by {who} ({why}) expired on {until_on}",
 }
 _SHARED = ("log", "workspace_id", "model", "service_tier", "api_key_id", "status")

@@ -1,7 +1,7 @@
 -- What is left: reported and not recorded, or recorded and not reported.
 -- Rule: `unlogged` and `unreported` say where, not why. `unreported` is laid to the lines of another biller first, then to
 --   those with an error status, then to the rest; to a log where only one wrote in the cell.
--- Grain: one claim a cell (and log). Reads: explained.left_over, never_reported, matched.recorded.
+-- Grain: one claim a cell (and log). Reads: explained.left_over, never_reported, known, corrected_meter, matched.recorded.
 -- Writes: explained.claim, note, checks.
 insert into explained.claim (cell_id, position, reason, confidence, quantity)
 select cell_id, 60, 'unlogged', 'suspected', quantity
@@ -54,6 +54,35 @@ select
     -least(quantity, available - (upto - quantity))
 from running
 where least(quantity, available - (upto - quantity)) > 0;
+
+-- Missing evenly over all hours, or in single ones: what is used there, and in how many of its hours more than was recorded.
+insert into explained.note
+with
+side as (
+    select hour, workspace_id, model, quantity as reported, 0 as recorded from explained.known where model is not null
+    union all
+    select hour, workspace_id, model, 0, quantity from explained.corrected_meter where model is not null
+),
+hours as (
+    select hour, workspace_id, model, sum(reported) as reported, sum(recorded) as recorded
+    from side
+    cross join source.run
+    where hour >= start_on::timestamp and hour < through_on::timestamp + interval 24 hour
+    group by all
+)
+select 'unlogged', null, workspace_id, model, null, null, null, fact.name, to_json(fact.value)
+from (
+    select workspace_id, model, sum(reported)::varchar as tokens,
+        count(*) filter (reported > recorded) || ' of ' || count(*) filter (reported > 0) as hours,
+    from hours
+    group by workspace_id, model
+)
+cross join lateral (
+    select unnest([
+        {'name': 'tokens_reported_in_its_place', 'value': tokens},
+        {'name': 'hours_with_more_reported_than_recorded', 'value': hours},
+    ], recursive := true)
+) as fact;
 
 create or replace view checks.quantity_not_explained as
 select cell.cell_id, cell.variance_quantity, coalesce(claimed.quantity, 0) as claimed
