@@ -137,6 +137,9 @@ def claims(found: Sequence[Measured]) -> Iterator[Claim]:
             yield Claim(sentence, percent(measured), measured <= most)
         yield _every(f"exact to the last decimal: {', '.join(EXACT)}", mixes, lambda one: not one.inexact)
         yield _every("no reason above 0.5 % of billed that was not planted", mixes, lambda one: not one.not_planted)
+        yield _every(
+            "no reason moves above 0.5 % of billed in a log where it was not planted", mixes, lambda one: not one.blamed
+        )
     yield _every(
         "a clean organization has no finding, and residual exactly 0",
         _scored(found, "clean"),
@@ -250,8 +253,10 @@ def _told(measured: Measured) -> str:
         lines.append(f"    misplaced        planted {planted_usd:14.4f} found {found_usd:14.4f}")
     if dict(found.shifts) != dict(found.clocks):
         lines.append(f"    clocks {dict(found.clocks)} found {dict(found.shifts)}")
-    if found.inexact or found.not_planted:
-        lines.append(f"    not exact: {found.inexact}; not planted: {found.not_planted}")
+    if found.inexact or found.not_planted or found.blamed:
+        lines.append(
+            f"    not exact: {found.inexact}; not planted: {found.not_planted}; in another log: {found.blamed}"
+        )
     return "\n".join(lines)
 
 

@@ -48,7 +48,8 @@ class Score:
     """What the bridge says of one organization, beside the truth; amounts in USD by reason.
 
     ``misplaced_usd`` is what was booked on another workspace, planted and found: it nets to nothing. ``clocks`` are
-    the minutes by which the clocks of logs with enough requests are off, ``shifts`` those found.
+    the minutes by which the clocks of logs with enough requests are off, ``shifts`` those found. ``blamed_usd`` is what
+    findings move by (reason, log), where nothing of the reason was planted in that log.
     """
 
     planted: Mapping[str, Decimal]
@@ -56,6 +57,7 @@ class Score:
     planted_absolute_usd: Decimal
     billed_usd: Decimal
     misplaced_usd: tuple[Decimal, Decimal]
+    blamed_usd: Mapping[tuple[str, str], Decimal]
     findings: int
     clocks: Mapping[str, int]
     shifts: Mapping[str, int]
@@ -93,6 +95,15 @@ class Score:
             reason
             for reason in self.found
             if reason not in self.planted and 200 * abs(self.found[reason]) > self.billed_usd
+        ]
+
+    @property
+    def blamed(self) -> list[str]:
+        """Reasons that are laid to a log in which they were not planted, above 0.5 % of billed."""
+        return [
+            f"{reason} in {log}"
+            for (reason, log), moved_usd in sorted(self.blamed_usd.items())
+            if 200 * moved_usd > self.billed_usd
         ]
 
 
@@ -190,6 +201,9 @@ def score(sandbox: Sandbox) -> Score:
         bridge = ledger.rows(connection, "select * from report.bridge order by position")
         (billed_usd,) = (row["running_usd"] for row in bridge if row["reason"] == "billed")
         assert not untied(planted, bridge), untied(planted, bridge)
+        laid = connection.execute("""
+            select reason, log, sum(moved_usd) from report.discrepancy where log is not null group by reason, log
+        """).fetchall()
         misplaced = "select coalesce(sum(moved_usd), 0) from report.discrepancy where reason = 'workspace'"
         misplaced_usd = connection.execute(misplaced).fetchall()[0][0]
         findings = connection.execute("select count(*) from report.discrepancy").fetchall()[0][0]
@@ -201,6 +215,11 @@ def score(sandbox: Sandbox) -> Score:
         planted_absolute_usd=sum((abs(amount_usd) for amount_usd in planted.values()), NOTHING),
         billed_usd=billed_usd,
         misplaced_usd=(Decimal(sandbox.moved_usd.get("workspace", 0)), misplaced_usd),
+        blamed_usd={
+            (reason, log): moved_usd
+            for reason, log, moved_usd in laid
+            if not any(entry.reason == reason and f"log={log}" in entry.place.split() for entry in sandbox.truth)
+        },
         findings=findings,
         clocks={
             place.log: round(60 * (place.strength or 0))

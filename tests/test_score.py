@@ -25,6 +25,7 @@ def test_mixed_organization(seed):
     assert len(found.planted) > 5
     assert found.error <= Decimal("0.10")
     assert not found.not_planted
+    assert not found.blamed
     assert found.residual_usd == 0
 
 
