@@ -1146,21 +1146,12 @@ def _inconsistencies(config: Config) -> Iterator[tuple[Location, str, str]]:
 
 
 def _inconsistent_accepted(accepted: Accepted, logs: Collection[str]) -> Iterator[tuple[str, str, str]]:
-    """A reason that is none, and what no finding of its reason can be like."""
+    """A reason that is none, and a log that is none."""
     if accepted.reason not in REASONS:
         yield "reason", f"got {_shown(accepted.reason)}, which is no reason", nearest(accepted.reason, REASONS)
-        return
-    scopes = SCOPES[accepted.reason]
-    for key in ("log", "workspace", "model"):
-        value = getattr(accepted, key)
-        if value is None:
-            continue
-        if key not in scopes:
-            what = f"got {_shown(value)}, but no finding of {accepted.reason} has a {key}, so it can never match"
-            yield key, what, f"Write {' or '.join(scopes)}, or nothing" if scopes else "Take it out"
-        elif key == "log" and not any(like(value, log) for log in logs):
-            what = f"got {_shown(value)}, which is no log of request_logs, so it can never match"
-            yield key, what, nearest(value, logs)
+    if accepted.log is not None and not any(like(accepted.log, log) for log in logs):
+        what = f"got {_shown(accepted.log)}, which is no log of request_logs, so it can never match"
+        yield "log", what, nearest(accepted.log, logs)
 
 
 def _repeated(section: str, key: str, names: Sequence[str]) -> Iterator[tuple[Location, str, str]]:

@@ -8,7 +8,7 @@ from typing import Any
 import duckdb
 
 from reconcile import ledger, money, reasons
-from reconcile.config import Accepted, Invoice, like, pattern_matches
+from reconcile.config import SCOPES, Accepted, Invoice, like, pattern_matches
 
 REASONS = tuple((reason.code, reason.leads_to, reason.title) for reason in reasons.BEFORE_BILLED)
 """The closed list in the bridge's order."""
@@ -278,7 +278,11 @@ def _warning(one: _Applied, accepted_by: Mapping[str, str]) -> str | None:
         f" {part}" for part in (entry.log, entry.workspace, entry.model) if part
     )
     if not one.is_about_any:
-        return f"{scope} (until {entry.until}, {entry.who}) matches nothing in this period"
+        lacking = [
+            key for key in ("log", "workspace", "model") if getattr(entry, key) and key not in SCOPES[entry.reason]
+        ]
+        why = f": no finding of {entry.reason} has a {' or a '.join(lacking)}" if lacking else " in this period"
+        return f"{scope} (until {entry.until}, {entry.who}) matches nothing{why}"
     if not one.holds:
         up_to, found = (f"${money.cents(usd):,.2f}" for usd in (entry.up_to_usd, one.covered_usd))
         what = f"is for up to {up_to}, found {found if found != up_to else 'less than a cent more'}"

@@ -159,27 +159,13 @@ def test_blank_text_is_refused(tmp_path, key, written):
     assert line.startswith(f"config.yaml:3: accepted[0].{key}: got {written}, ")
 
 
-@pytest.mark.parametrize(
-    ("entry", "key", "got", "do"),
-    [
-        ("reason: log_gap, workspace: X", "workspace", "'X', but no finding of log_gap has a workspace", "Write log"),
-        (
-            "reason: model, workspace: S*",
-            "workspace",
-            "'S*', but no finding of model has a workspace",
-            "Write log or model",
-        ),
-        ("reason: no_key, log: app", "log", "'app', but no finding of no_key has a log", "Write workspace"),
-        ("reason: rounding, model: x", "model", "'x', but no finding of rounding has a model", "Take it out"),
-        ("reason: duplicate, log: ap", "log", "'ap', which is no log of request_logs", "Did you mean `app`?"),
-    ],
-)
-def test_an_acceptance_that_can_never_match_is_refused(tmp_path, entry, key, got, do):
-    """A scope that the findings of its reason do not have, and a log that is none, are told with what there is."""
+def test_an_acceptance_of_a_log_that_is_none_is_refused(tmp_path):
+    """It is told with the nearest name that there is."""
     rest = "up_to_usd: 1, who: M, why: x, until: 2026-12-01"
     logs = "request_logs:\n  - {name: app, path: a}\n"
-    (line,) = complaints(tmp_path, f"organization: X\n{logs}accepted:\n  - {{{entry}, {rest}}}\n")
-    assert line.startswith(f"config.yaml:5: accepted[0].{key}: got {got}, so it can never match. {do}")
+    (line,) = complaints(tmp_path, f"organization: X\n{logs}accepted:\n  - {{reason: duplicate, log: ap, {rest}}}\n")
+    said = "got 'ap', which is no log of request_logs, so it can never match. Did you mean `app`?"
+    assert line.startswith(f"config.yaml:5: accepted[0].log: {said}")
     for wide in ("workspace: '*'", "log: null", "log: a*", "model: '*'"):
         load(tmp_path, f"organization: X\n{logs}accepted:\n  - {{reason: duplicate, {wide}, {rest}}}\n")
 

@@ -357,6 +357,10 @@ def test_an_acceptance_holds_until_it_does_not(tmp_path, changes, state, shown):
         ),
         ({"until": DAY}, "(Kim) expired on 2026-10-05: it is not accepted"),
         ({"until": "2026-11-01", "reason": "no_key"}, "(until 2026-11-01, Kim) matches nothing in this period"),
+        (
+            {"until": "2026-11-01", "reason": "discount", "workspace": "Ads"},
+            "(until 2026-11-01, Kim) matches nothing: no finding of discount has a workspace",
+        ),
         ({"until": "2026-11-01", "workspace": "Ads"}, "(until 2026-11-01, Kim) matches nothing in this period"),
     ],
 )

@@ -110,7 +110,7 @@ def _requests(one: "Explanation") -> Iterator[str]:
         said = (
             "Request rows of this month were purged (retention.requests_days)."
             if one.requests_purged
-            else ("The logs hold no request that stands behind it.")
+            else "The logs hold no request that stands behind it."
         )
         yield from _paragraph("Requests", said)
         return

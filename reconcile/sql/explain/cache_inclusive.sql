@@ -48,7 +48,7 @@ placed as (
     union all
     select 'key', 'hour', held.hour, model, null, api_key_id, held.* exclude (hour, model)
     from explained.held as held join naming on naming.log = held.log
-    where names_keys
+    where names_keys and api_key_id is not null
 ),
 logged as (
     select way, grain, hour, model, names_keys, place, min(log) as log, sum(requests) as requests, sum(input) as input,

@@ -172,9 +172,16 @@ fitting as (
     where fraction_left = 1
 )
 select rated.cell_id,
-    count(*) over (
-        partition by rated.model, rated.service_tier, rated.context_window, rated.inference_geo, rated.speed,
-            rated.meter, rated.fraction, rated.rate_usd
+    -- null is no rate that several cells share
+    greatest(
+        if(rated.fraction is null, 0, count(*) over (
+            partition by rated.model, rated.service_tier, rated.context_window, rated.inference_geo, rated.speed,
+                rated.meter, rated.fraction
+        )),
+        if(rated.rate_usd is null, 0, count(*) over (
+            partition by rated.model, rated.service_tier, rated.context_window, rated.inference_geo, rated.speed,
+                rated.meter, rated.rate_usd
+        ))
     ) as cells,
     fitting.meter is not null as fits_elsewhere,
 from rated
@@ -252,8 +259,9 @@ insert into explained.note
 select 'price_book', null, null, cell.model, cell.service_tier, cell.meter, null, fact.name, fact.value
 from (
     select model, service_tier, meter,
-        list(distinct coalesce(rate_usd, explained.about_rate_of(billed_usd, reported_quantity, price_unit))) as implied,
-        list(distinct price_usd) as book, list(distinct price_high_usd) filter (price_high_usd is not null) as upper,
+        -- list_distinct leaves out what is not known
+        list_distinct(list(coalesce(rate_usd, explained.about_rate_of(billed_usd, reported_quantity, price_unit)))) as implied,
+        list_distinct(list(price_usd)) as book, nullif(list_distinct(list(price_high_usd)), []) as upper,
         min(day) as first_day,
         any_value(price_unit order by price_unit) as price_unit,
     from explained.price_step
