@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections import Counter
 from datetime import datetime, timedelta
 from decimal import Decimal
 
@@ -735,6 +736,38 @@ def test_cached_tokens_counted_twice_on_single_lines(tmp_path, reads, is_told):
     with month(tmp_path, usages, lines) as connection:
         quantities = dict(found(connection, "reason, quantity"))
         assert quantities.get("cache_inclusive") == (-twice if is_told else None)
+
+
+@pytest.mark.parametrize("names", [None, "wrkspc_gone"])
+def test_cached_tokens_counted_twice_where_lines_stand_in_no_place_of_their_own(tmp_path, names):
+    """Neither key nor the right workspace, beside a log that counts them twice as well: the model's whole use tells."""
+    usages, lines, twice = [], {"placed": [], "lost": []}, Counter()
+    for number, (hour, quantity) in enumerate(steady(96)):
+        for log, factor in (("placed", 3), ("lost", 1)):
+            use, read = factor * quantity, factor * quantity // 2 + number
+            usages.append(usage(f"{hour}:00:00Z", input=use, read=read, output=use, api_key_id=f"apikey_{log}"))
+            twice[log] -= read
+            said = {"workspace_id": names, "api_key_id": None} if log == "lost" else {"api_key_id": "apikey_placed"}
+            counted = tokens(use + read, use, cache_read_input_tokens=read)
+            lines[log].append(line(f"{hour}:20:00Z", f"{log}{number}", usage=counted, **said))
+    with month(tmp_path, usages, [], config=several_logs(tmp_path, lines)) as connection:
+        quantities = {(reason, log): quantity for reason, log, quantity in found(connection, "reason, log, quantity")}
+        assert {log: quantities.pop(("cache_inclusive", log)) for log in lines} == twice
+        assert {reason for reason, _ in quantities} <= {"workspace", "uncharged"}
+
+
+@pytest.mark.parametrize("names", [None, "wrkspc_gone"])
+def test_a_log_whose_places_are_not_reported_is_not_taken_to_count_cached_tokens_twice(tmp_path, names):
+    """A thousand lines and more whose input is little above what they hold of cached tokens."""
+    usages, lines = [], []
+    for number, (hour, quantity) in enumerate(steady(350)):
+        usages.append(usage(f"{hour}:00:00Z", input=3 * quantity, read=3 * (quantity * 7 // 10), output=3 * quantity))
+        for part in range(3):
+            use = tokens(quantity, quantity, cache_read_input_tokens=quantity * 7 // 10)
+            said = {"workspace_id": names, "api_key_id": None}
+            lines.append(line(f"{hour}:2{part}:00Z", f"a{number}.{part}", usage=use, **said))
+    with month(tmp_path, usages, lines) as connection:
+        assert {reason for (reason,) in found(connection, "reason")} == {"workspace", "uncharged"}
 
 
 def test_a_clock_is_found_where_lines_name_no_workspace(tmp_path):

@@ -1,13 +1,14 @@
 -- Logs whose input counts cached tokens too.
--- Rule: in the hours and places (a model's cells; or a key's, else a workspace's, whole use) where no other log wrote, the
---   input that was recorded too much equals the cache reads (or reads and writes) that the log itself holds, on lines
+-- Rule: in the hours and places (a model's cells; or a key's, else a workspace's, whole use) of which something was reported
+--   and no other log wrote, the input that was recorded too much equals the cache reads (or reads and writes) that the log itself holds, on lines
 --   whose input is not too small for them: such lines hold 95 % of them. Claimed for a log and model when taking them off
 --   leaves at most half of the difference in input, and a quarter of what is taken off then agrees to the token (1,000
 --   requests tell without that, and 50 when less than a fifth of the difference is left), by the hour or by the day; and
 --   for all models of a log whose keys' whole use shows it, save those whose own cells agree as they are logged.
 --   Else for a part: the hours on end in which taking them off gains most, of the model or of one of its keys: a day of
 --   them or all there are, of 20 requests, when it leaves a tenth of the difference and half of what is taken off then
---   agrees to the token.
+--   agrees to the token. Last, a log and model of which no place agrees: against the model's use wherever it was reported,
+--   less what the other logs hold, when half of the difference goes and a quarter of what is taken off then agrees.
 -- Grain: explained.inclusive one row a log and model, or a log, model and key. Reads: explained.fixed, known,
 --   fixed_iteration. Writes: explained.held, compared, inclusive, note, checks.
 create or replace table explained.held as
@@ -80,10 +81,10 @@ reported as (
     select 'key', 'hour', hour, model, null, api_key_id, sum(quantity) from told group by all
 )
 select logged.way, logged.grain, logged.log, logged.model, if(logged.way = 'key', logged.place, null) as api_key_id,
-    logged.hour, logged.requests, logged.input - coalesce(reported.input, 0) as too_much, logged.read, logged.cached,
+    logged.hour, logged.requests, logged.input - reported.input as too_much, logged.read, logged.cached,
     logged.held_read, logged.held_cached,
 from logged
-left join reported
+join reported -- where nothing is reported, the log may name the wrong place
     on reported.way = logged.way and reported.grain = logged.grain and reported.hour = logged.hour
     and reported.model is not distinct from logged.model and reported.names_keys is not distinct from logged.names_keys
     and reported.place = logged.place;
@@ -225,6 +226,72 @@ qualify (way = 'cells') = (
     coalesce(sum(rise) filter (way = 'cells') over (partition by log, model), 0)
     >= coalesce(sum(rise) filter (way = 'key') over (partition by log, model), 0)
 );
+
+-- Of what stands in no place of its own, as in a log without keys that names no workspace or a wrong one: a model's use wherever
+-- it was reported, what the other logs hold of it taken off, by now without what is found above.
+insert into explained.inclusive
+with
+lost as (
+    select log, model
+    from explained.held
+    anti join explained.inclusive using (log, model)
+    anti join (
+        select log, model from explained.compared group by log, model
+        having 4 * coalesce(sum(cached) filter (too_much = 0), 0) >= sum(cached)
+    ) as agreeing using (log, model)
+    group by log, model
+    having sum(cached) > 0
+),
+way as (
+    select unnest(['cells', 'model']) as way
+),
+own as (
+    select way, log, model, hour,
+        case when way = 'cells' then to_json([service_tier, inference_geo, speed])::varchar else '' end as place,
+        sum(input) as input, sum(read) as read, sum(cached) as cached, sum(held_read) as held_read, sum(held_cached) as held_cached,
+    from explained.held join lost using (log, model) cross join way
+    group by all
+    having sum(cached) > 0
+),
+told as (
+    select null as log, hour, model, service_tier, inference_geo, speed, quantity
+    from explained.known
+    where meter = 'uncached_input_tokens'
+    union all
+    select null, hour, model, service_tier, inference_geo, speed, -quantity
+    from explained.fixed_iteration
+    where meter = 'uncached_input_tokens'
+    union all
+    select log, hour, model, service_tier, inference_geo, speed, -uncached_input_tokens
+    from explained.fixed
+),
+used as (
+    select way, log, model, hour,
+        case when way = 'cells' then to_json([service_tier, inference_geo, speed])::varchar else '' end as place,
+        sum(quantity) as input,
+    from told join (select distinct model from lost) as models using (model) cross join way
+    group by all
+),
+beside as (
+    select own.way, own.log, own.model, own.hour, any_value(own.cached) as cached, any_value(own.read) as read,
+        any_value(own.input) - sum(used.input) as too_much,
+        unnest(['reads', 'reads and writes']) as counts,
+        unnest([any_value(own.held_read), any_value(own.held_cached)]) as taken,
+    from own
+    join used
+        on used.way = own.way and used.model = own.model and used.hour = own.hour and used.place = own.place
+        and used.log is distinct from own.log
+    group by own.way, own.log, own.model, own.hour, own.place
+    having bool_or(used.log is null)
+)
+select log, model, null, '-infinity'::timestamp, 'infinity'::timestamp, counts, count(*) as hours, sum(abs(too_much)) as as_logged,
+    sum(abs(too_much - taken)) as left_tokens,
+from beside
+group by way, log, model, counts
+having 2 * sum(abs(too_much - taken)) <= sum(abs(too_much))
+    and 4 * coalesce(sum(taken) filter (too_much = taken), 0) >= sum(if(counts = 'reads', read, cached))
+    and 4 * coalesce(sum(cached) filter (too_much = 0), 0) < sum(cached)
+qualify row_number() over (partition by log, model order by left_tokens, counts, way) = 1;
 
 insert into explained.note
 select 'cache_inclusive', log, null, model, null, null, null, fact.name, fact.value
