@@ -1,8 +1,8 @@
 -- What a place was recorded too much over the whole month is what another lacks, whatever the hours say: a confusion of
 -- all (or many) lines in a log whose hours are not the provider's.
 -- Rule: two places differ in one dimension alone. What is left in them over the month's days is opposite, meter by meter: it
---   differs by at most a twentieth of both in all, by at most a tenth on at least two meters, and stands in at least 5
---   hours of either. Then all that is recorded too much in the one moves to the other, at its hour.
+--   differs by at most a twentieth of both in all, by at most a tenth on at least two meters, stands in at least 5 hours of
+--   either, and is at least half of what single hours have too much. Then all that is recorded too much in the one moves to the other, at its hour.
 --   Each place goes to its best partner. The writes of both lifetimes count as one.
 -- Grain: one move a slot that is emptied. Reads: explained.slot, relaxation.
 -- Writes: explained.balanced, over, passed, emptied, moved, slot, transit, trail, checks.
@@ -15,6 +15,7 @@ place as (
         arg_max(log, (requests, log)) filter (log is not null) as log,
         sum(input)::bigint as input, sum(write_5m + write_1h)::bigint as written, sum(read)::bigint as read,
         sum(output)::bigint as output,
+        sum(greatest(-input, 0) + greatest(-write_5m - write_1h, 0) + greatest(-read, 0) + greatest(-output, 0)) as over_tokens,
         count(*) filter (least(input, write_5m + write_1h, read, output) < 0) as over_hours,
         count(*) filter (greatest(input, write_5m + write_1h, read, output) > 0) as under_hours,
     from explained.slot
@@ -53,6 +54,7 @@ met as (
     join side as b
         on a.elsewhere_equal = b.elsewhere_equal and a.reason = b.reason and a.at_value is distinct from b.at_value
     where a.log is not null and a.over_hours >= 5 and b.under_hours >= 5
+        and a.over_tokens <= -2 * (least(a.input, 0) + least(a.written, 0) + least(a.read, 0) + least(a.output, 0))
 )
 select met.*, a.workspace_id, a.model, a.service_tier, a.context_window, a.inference_geo, a.speed,
     b.workspace_id as to_workspace_id, b.model as to_model, b.service_tier as to_service_tier,

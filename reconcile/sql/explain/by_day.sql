@@ -1,8 +1,8 @@
 -- What the hours left, day by day: a late log's halves of one request stand in different hours of a day.
 -- Rule: the same passes look once more, at slots of a day; what matters for dollars is the cell, and a cell is a day.
 -- Grain: explained.slot becomes one row (day, cell dimensions without meter); hour_slot keeps the places of those by the
---   hour, for evidence; hour_over one a meter of a day's slot in which single hours have too much.
--- Reads: explained.slot. Writes: explained.slot, hour_slot, hour_over, trail, checks.
+--   hour, for evidence; writer by the day; hour_over one a meter of a day's slot in which single hours have too much.
+-- Reads: explained.slot, writer. Writes: explained.slot, writer, hour_slot, hour_over, trail, checks.
 create or replace table explained.hour_slot as
 select slot_id, hour, day, workspace_id, model, service_tier, context_window, inference_geo, speed
 from explained.slot;
@@ -61,6 +61,13 @@ select
     sum(recorded_input)::bigint as recorded_input,
 from explained.slot
 group by day, workspace_id, model, service_tier, context_window, inference_geo, speed;
+
+create or replace table explained.writer as
+select date_trunc('day', hour)::timestamp as hour, writer.* exclude (hour, input, write_5m, write_1h, read, output, searches),
+    sum(input)::bigint as input, sum(write_5m)::bigint as write_5m, sum(write_1h)::bigint as write_1h,
+    sum(read)::bigint as read, sum(output)::bigint as output, sum(searches)::bigint as searches,
+from explained.writer as writer
+group by all;
 
 insert into explained.trail by name
 select 'by_day' as pass, * from explained.open_quantity;

@@ -8,13 +8,48 @@
 --   empties, the differences are at least a fifth of what was recorded. Judged by the places of which both sides know, the
 --   one at least half of what the other does. The same with the sides exchanged where a log stamps later than the provider
 --   counts. Within a day nothing is claimed; what crosses midnight is, one-sided at the month's edges.
--- Grain: one adjustment a slot, meter and log. Reads: explained.slot, flow.
+-- Grain: one adjustment a slot, meter and log. Reads: explained.slot, writer, flow.
 -- Writes: explained.adjusted, slot, trail, checks.
 create or replace table explained.queue as
 with
+wrote as (
+    select workspace_id, model, service_tier, context_window, inference_geo, speed, log,
+        sum(input + write_5m + write_1h + read + output + searches) as recorded,
+        count(*) over (partition by workspace_id, model, service_tier, context_window, inference_geo, speed) = 1 as alone,
+    from explained.writer
+    group by workspace_id, model, service_tier, context_window, inference_geo, speed, log
+),
+apart as (
+    select wrote.log,
+        sum(abs(input) + abs(write_5m) + abs(write_1h) + abs(read) + abs(output) + abs(searches)) as apart,
+    from explained.slot as slot
+    join wrote
+        on wrote.workspace_id is not distinct from slot.workspace_id and wrote.model is not distinct from slot.model
+        and wrote.service_tier is not distinct from slot.service_tier
+        and wrote.context_window is not distinct from slot.context_window
+        and wrote.inference_geo is not distinct from slot.inference_geo and wrote.speed is not distinct from slot.speed
+    where wrote.alone
+    group by wrote.log
+),
+-- whose a place is: of several logs that one's whose hours are the most apart where it is alone
+owned as (
+    select wrote.*
+    from wrote
+    left join apart on apart.log = wrote.log
+    left join (select log, sum(recorded) as recorded from wrote where alone group by log) as own on own.log = wrote.log
+    qualify row_number() over (
+        partition by workspace_id, model, service_tier, context_window, inference_geo, speed
+        order by coalesce(apart.apart / nullif(own.recorded, 0), 0.05) desc, wrote.recorded desc, wrote.log
+    ) = 1
+),
 place as (
-    select *, min(log) over (partition by workspace_id, model, service_tier, context_window, inference_geo, speed) as series_log
-    from explained.slot
+    select slot.*, owned.log as series_log
+    from explained.slot as slot
+    left join owned
+        on owned.workspace_id is not distinct from slot.workspace_id and owned.model is not distinct from slot.model
+        and owned.service_tier is not distinct from slot.service_tier
+        and owned.context_window is not distinct from slot.context_window
+        and owned.inference_geo is not distinct from slot.inference_geo and owned.speed is not distinct from slot.speed
 ),
 -- a log that knows one lifetime of writes alone: the other one's wait in the same queue
 one_lifetime as (
@@ -133,11 +168,27 @@ where log is not null and 2 * left_tokens <= as_logged
     )
 qualify row_number() over (partition by log order by left_tokens, direction desc) = 1;
 
-insert into explained.adjusted
-select 'cutoff', 3, late.log, null, queue.slot_id, queue.meter, -queue.into_queue::bigint, late.direction, late.as_logged, late.left_tokens
+create or replace table explained.waited as
+select late.log, queue.slot_id, queue.meter, queue.into_queue::bigint as into_queue, late.direction, late.as_logged, late.left_tokens
 from explained.queue as queue
 join explained.late as late on late.log = queue.series_log and late.direction = queue.direction
-where queue.into_queue <> 0;
+where queue.into_queue <> 0 and queue.meter <> 'web_search_requests'
+union all
+-- searches know no model: they follow when those in wrong workspaces have been netted
+select late.log, queue.slot_id, queue.meter, queue.into_queue, late.direction, late.as_logged, late.left_tokens
+from explained.queue as queue
+join (
+    select log, direction, max(as_logged) as as_logged, max(left_tokens) as left_tokens
+    from explained.adjusted
+    where reason = 'cutoff'
+    group by log, direction
+    qualify row_number() over (partition by log order by max(as_logged) desc, direction) = 1
+) as late on late.log = queue.series_log and late.direction = queue.direction
+where queue.into_queue <> 0 and queue.meter = 'web_search_requests';
+
+insert into explained.adjusted
+select 'cutoff', 3, log, null, slot_id, meter, -into_queue, direction, as_logged, left_tokens
+from explained.waited;
 
 update explained.slot as slot
 set input = slot.input + late.input,
@@ -147,16 +198,15 @@ set input = slot.input + late.input,
     output = slot.output + late.output,
     searches = slot.searches + late.searches,
 from (
-    select queue.slot_id,
+    select slot_id,
         coalesce(sum(into_queue) filter (meter = 'uncached_input_tokens'), 0)::bigint as input,
         coalesce(sum(into_queue) filter (meter = 'cache_creation.ephemeral_5m_input_tokens'), 0)::bigint as write_5m,
         coalesce(sum(into_queue) filter (meter = 'cache_creation.ephemeral_1h_input_tokens'), 0)::bigint as write_1h,
         coalesce(sum(into_queue) filter (meter = 'cache_read_input_tokens'), 0)::bigint as read,
         coalesce(sum(into_queue) filter (meter = 'output_tokens'), 0)::bigint as output,
         coalesce(sum(into_queue) filter (meter = 'web_search_requests'), 0)::bigint as searches,
-    from explained.queue as queue
-    join explained.late as late on late.log = queue.series_log and late.direction = queue.direction
-    group by queue.slot_id
+    from explained.waited
+    group by slot_id
 ) as late
 where late.slot_id = slot.slot_id;
 

@@ -7,8 +7,8 @@
 --   days only exact pairs of at least two meters count. Each slot goes to its best pair. Of a log without a split the
 --   writes of both lifetimes are one meter, and what they turn out to be is cache_ttl. The script runs until it finds no
 --   more.
--- Grain: explained.pair one row two slots.
--- Reads: explained.slot, unsplit, relaxed (the dimension, its reason and position).
+--   more. Where several logs wrote in a slot, the confusion is that log's which shows it in most pairs that net exactly.
+-- Grain: explained.pair one row two slots; suspect one a slot and log. Reads: explained.slot, writer, unsplit, relaxed (the dimension, its reason and position).
 -- Writes: explained.moved, adjusted, slot, trail, checks.
 create or replace table explained.side as
 select
@@ -37,11 +37,32 @@ from explained.slot as slot
 cross join explained.relaxed as relaxed
 where greatest(abs(input), abs(write_5m), abs(write_1h), abs(read), abs(output), abs(searches)) > 0;
 
+-- Whose lines they can be: of the logs that recorded there what is too much; else of the one that recorded most.
+create or replace table explained.suspect as
+select side.slot_id, writer.log, slot.log as most_of_it,
+from explained.side as side
+join explained.slot as slot on slot.slot_id = side.slot_id
+join explained.writer as writer
+    on writer.hour = slot.hour and writer.workspace_id is not distinct from slot.workspace_id
+    and writer.model is not distinct from slot.model and writer.service_tier is not distinct from slot.service_tier
+    and writer.context_window is not distinct from slot.context_window
+    and writer.inference_geo is not distinct from slot.inference_geo and writer.speed is not distinct from slot.speed
+    and writer.input >= side.over_input and writer.write_5m >= side.over_5m and writer.write_1h >= side.over_1h
+    and writer.read >= side.over_read and writer.output >= side.over_output and writer.searches >= side.over_searches
+where side.log is not null
+    and side.over_input + side.over_5m + side.over_1h + side.over_read + side.over_output + side.over_searches > 0;
+
+insert into explained.suspect
+select slot_id, log, log
+from explained.side
+anti join explained.suspect using (slot_id)
+where log is not null;
+
 create or replace table explained.pair as
 with
 met as (
     select
-        a.slot_id as from_slot, b.slot_id as to_slot, a.log, a.model, a.at_value as from_value, b.at_value as to_value,
+        a.slot_id as from_slot, b.slot_id as to_slot, suspect.log, suspect.log = suspect.most_of_it as wrote_most, a.model, a.at_value as from_value, b.at_value as to_value,
         a.day = b.day or relaxed.dimension = 'day' as same_day,
         relaxed.dimension, a.over_5m, a.over_1h, b.under_5m, b.under_1h,
         least(a.over_input, b.under_input) as input,
@@ -64,10 +85,10 @@ met as (
     join explained.side as b
         on a.elsewhere_equal = b.elsewhere_equal and a.at_value is distinct from b.at_value
         and abs(a.day - b.day) <= 1
+    join explained.suspect as suspect on suspect.slot_id = a.slot_id
     cross join explained.relaxed as relaxed
-    left join explained.unsplit as unsplit on unsplit.log = a.log
-    where a.log is not null
-        and a.over_input + a.over_5m + a.over_1h + a.over_read + a.over_output + a.over_searches > 0
+    left join explained.unsplit as unsplit on unsplit.log = suspect.log
+    where a.over_input + a.over_5m + a.over_1h + a.over_read + a.over_output + a.over_searches > 0
         and b.under_input + b.under_5m + b.under_1h + b.under_read + b.under_output + b.under_searches > 0
 ),
 netted as (
@@ -91,9 +112,13 @@ shown as (
         count(*) filter (exact) over confusion as exact_pairs,
         coalesce(sum(tokens) filter (exact) over confusion, 0) as exact_tokens,
         sum(tokens) over confusion as all_tokens,
+        count(*) filter (exact) over (partition by log) as exact_pairs_of_log,
     from judged
     where exact or in_part
     window confusion as (partition by log, from_value, to_value)
+),
+wrote as (
+    select log, count(*) as slots from explained.writer group by log
 ),
 known as (
     select log, from_value, to_value from explained.moved
@@ -101,7 +126,7 @@ known as (
     group by all
 ),
 supported as (
-    select shown.*
+    select shown.*, known.log is not null as is_known
     from shown
     left join known
         on known.log = shown.log and known.from_value is not distinct from shown.from_value
@@ -109,9 +134,19 @@ supported as (
     where shown.exact or known.log is not null
         or (shown.exact_pairs > 0 and (shown.exact_pairs >= 3 or 2 * shown.exact_tokens >= shown.all_tokens))
 ),
+-- one log's: that does it most often, and of those the one that writes least else
+attributed as (
+    select supported.*
+    from supported
+    left join wrote on wrote.log = supported.log
+    qualify row_number() over (
+        partition by from_slot, to_slot
+        order by is_known desc, exact_pairs desc, exact_pairs_of_log desc, wrote.slots, wrote_most desc, supported.log
+    ) = 1
+),
 chosen as (
     select *
-    from supported
+    from attributed
     qualify row_number() over (partition by from_slot order by exact desc, same_day desc, tokens desc, to_slot) = 1
         and row_number() over (partition by to_slot order by exact desc, same_day desc, tokens desc, from_slot) = 1
 )

@@ -3,7 +3,7 @@
 --   extra iterations that the logs themselves hold, which come back where they were not reported (iterations_back).
 -- Grain: explained.slot one row (hour, cell dimensions without meter; web searches by hour and workspace).
 -- Reads: explained.known, corrected, fixed_iteration, adjusted, moved, hour_slot, passed. Writes: explained.slot, extra, flow,
---   slot_cell, unsplit, empty_slot, opposite, open_quantity, lost, trail.
+--   writer, slot_cell, unsplit, empty_slot, opposite, open_quantity, lost, trail.
 create or replace table explained.hourly as
     select hour, workspace_id, model, service_tier, context_window, inference_geo, speed, meter, quantity, null as log,
         0 as cut_requests, 0 as requests, 0 as recorded_input,
@@ -88,6 +88,19 @@ join explained.slot as slot
     and slot.context_window is not distinct from hourly.context_window
     and slot.inference_geo is not distinct from hourly.inference_geo and slot.speed is not distinct from hourly.speed
 where hourly.quantity > 0
+group by all;
+
+-- What each log recorded in a slot's place.
+create or replace table explained.writer as
+select hour, workspace_id, model, service_tier, context_window, inference_geo, speed, log,
+    coalesce(sum(-quantity) filter (meter = 'uncached_input_tokens'), 0)::bigint as input,
+    coalesce(sum(-quantity) filter (meter = 'cache_creation.ephemeral_5m_input_tokens'), 0)::bigint as write_5m,
+    coalesce(sum(-quantity) filter (meter = 'cache_creation.ephemeral_1h_input_tokens'), 0)::bigint as write_1h,
+    coalesce(sum(-quantity) filter (meter = 'cache_read_input_tokens'), 0)::bigint as read,
+    coalesce(sum(-quantity) filter (meter = 'output_tokens'), 0)::bigint as output,
+    coalesce(sum(-quantity) filter (meter = 'web_search_requests'), 0)::bigint as searches,
+from explained.hourly
+where log is not null
 group by all;
 
 create or replace table explained.slot_cell (slot_id BIGINT, cell_id BIGINT, meter VARCHAR);
