@@ -348,6 +348,23 @@ def test_an_interruption_is_130(here, fake_run, capsys):
     assert err.endswith("Interrupted.\n")
 
 
+def test_an_interruption_is_130_for_python_m_too(tmp_path):
+    """Also where Ctrl-C came while a module defined its classes: Python dies of a signal that passed through exec."""
+    (tmp_path / "interrupted.py").write_text(
+        "import runpy\n"
+        "from reconcile import cli\n"
+        "def invoke(arguments):\n"
+        "    try:\n"
+        "        exec('raise KeyboardInterrupt')\n"
+        "    except KeyboardInterrupt:\n"
+        "        return 130\n"
+        "cli.invoke = invoke\n"
+        "runpy.run_module('reconcile', run_name='__main__')\n"
+    )
+    command = [sys.executable, "-m", "interrupted"]
+    assert subprocess.run(command, cwd=tmp_path, check=False).returncode == 130  # noqa: S603 - our own command
+
+
 def test_anything_else_is_a_bug(here, fake_run, capsys, monkeypatch):
     """A traceback on stderr, exit 70, never 1; a key inside the message is left out."""
     monkeypatch.setattr(sys, "argv", ["reconcile", "close", "--json"])

@@ -237,17 +237,17 @@ lost as (
     anti join explained.inclusive using (log, model)
     anti join (
         select log, model from explained.compared group by log, model
-        having 4 * coalesce(sum(cached) filter (too_much = 0), 0) >= sum(cached)
+        having sum(cached) > 0 and 4 * coalesce(sum(cached) filter (too_much = 0), 0) >= sum(cached)
     ) as agreeing using (log, model)
     group by log, model
     having sum(cached) > 0
 ),
 way as (
-    select unnest(['cells', 'model']) as way
+    select way, grain from (select unnest(['cells', 'model']) as way) cross join (select unnest(['hour', 'month']) as grain)
 ),
 own as (
-    select way, log, model, hour,
-        case when way = 'cells' then to_json([service_tier, inference_geo, speed])::varchar else '' end as place,
+    select way, grain, log, model, if(grain = 'hour', hour, null) as hour,
+        if(way = 'cells', to_json([service_tier, inference_geo, speed])::varchar, '') as place,
         sum(input) as input, sum(read) as read, sum(cached) as cached, sum(held_read) as held_read, sum(held_cached) as held_cached,
     from explained.held join lost using (log, model) cross join way
     group by all
@@ -266,32 +266,47 @@ told as (
     from explained.fixed
 ),
 used as (
-    select way, log, model, hour,
-        case when way = 'cells' then to_json([service_tier, inference_geo, speed])::varchar else '' end as place,
-        sum(quantity) as input,
-    from told join (select distinct model from lost) as models using (model) cross join way
+    select way, grain, log, model, if(grain = 'hour', hour, null) as hour,
+        if(way = 'cells', to_json([service_tier, inference_geo, speed])::varchar, '') as place, sum(quantity) as input,
+    from told join (select distinct model from lost) as models using (model) cross join way cross join source.run
+    where hour >= start_on::timestamp and hour < through_on::timestamp + interval 24 hour
     group by all
 ),
 beside as (
-    select own.way, own.log, own.model, own.hour, any_value(own.cached) as cached, any_value(own.read) as read,
+    select own.way, own.grain, own.log, own.model, own.hour, any_value(own.cached) as cached, any_value(own.read) as read,
         any_value(own.input) - sum(used.input) as too_much,
         unnest(['reads', 'reads and writes']) as counts,
         unnest([any_value(own.held_read), any_value(own.held_cached)]) as taken,
     from own
     join used
-        on used.way = own.way and used.model = own.model and used.hour = own.hour and used.place = own.place
-        and used.log is distinct from own.log
-    group by own.way, own.log, own.model, own.hour, own.place
+        on used.way = own.way and used.grain = own.grain and used.model = own.model
+        and used.hour is not distinct from own.hour and used.place = own.place and used.log is distinct from own.log
+    group by own.way, own.grain, own.log, own.model, own.hour, own.place
     having bool_or(used.log is null)
+),
+scored as (
+    select way, grain, log, model, counts, count(*) as hours, sum(abs(too_much)) as as_logged, sum(abs(too_much - taken)) as left_tokens,
+        4 * coalesce(sum(taken) filter (too_much = taken), 0) >= sum(if(counts = 'reads', read, cached)) as fits,
+        4 * coalesce(sum(cached) filter (too_much = 0), 0) >= sum(cached) as agrees,
+    from beside
+    group by way, grain, log, model, counts
+),
+-- three models (the ones found above count) whose month is too much by what they hold: of a log whose hours are not the
+-- provider's
+monthly as (
+    select way, log, counts
+    from scored
+    left join (select log, counts, count(distinct model) as models from explained.inclusive group by all) as found using (log, counts)
+    where grain = 'month'
+    group by way, log, counts
+    having count(*) filter (10 * left_tokens <= as_logged) + coalesce(any_value(found.models), 0) >= 3
+        and 10 * sum(left_tokens) <= sum(as_logged)
 )
-select log, model, null, '-infinity'::timestamp, 'infinity'::timestamp, counts, count(*) as hours, sum(abs(too_much)) as as_logged,
-    sum(abs(too_much - taken)) as left_tokens,
-from beside
-group by way, log, model, counts
-having 2 * sum(abs(too_much - taken)) <= sum(abs(too_much))
-    and 4 * coalesce(sum(taken) filter (too_much = taken), 0) >= sum(if(counts = 'reads', read, cached))
-    and 4 * coalesce(sum(cached) filter (too_much = 0), 0) < sum(cached)
-qualify row_number() over (partition by log, model order by left_tokens, counts, way) = 1;
+select log, model, null, '-infinity'::timestamp, 'infinity'::timestamp, counts, hours, as_logged, left_tokens,
+from scored
+left join monthly using (way, log, counts)
+where 2 * left_tokens <= as_logged and not agrees and if(grain = 'hour', fits, monthly.log is not null)
+qualify row_number() over (partition by log, model order by grain, left_tokens, counts, way) = 1;
 
 insert into explained.note
 select 'cache_inclusive', log, null, model, null, null, null, fact.name, fact.value
