@@ -31,15 +31,17 @@ apart as (
     where wrote.alone
     group by wrote.log
 ),
--- whose a place is: of several logs that one's whose hours are the most apart where it is alone
+-- whose a place is: of several logs that one's which is known to be late, or whose hours are the most apart where it is alone
 owned as (
     select wrote.*
     from wrote
     left join apart on apart.log = wrote.log
+    left join (select distinct log from explained.adjusted where reason = 'cutoff') as known on known.log = wrote.log
     left join (select log, sum(recorded) as recorded from wrote where alone group by log) as own on own.log = wrote.log
     qualify row_number() over (
         partition by workspace_id, model, service_tier, context_window, inference_geo, speed
-        order by coalesce(apart.apart / nullif(own.recorded, 0), 0.05) desc, wrote.recorded desc, wrote.log
+        order by known.log is not null desc, coalesce(apart.apart / nullif(own.recorded, 0), 0.05) desc, wrote.recorded desc,
+            wrote.log
     ) = 1
 ),
 place as (

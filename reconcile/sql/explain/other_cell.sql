@@ -37,32 +37,26 @@ from explained.slot as slot
 cross join explained.relaxed as relaxed
 where greatest(abs(input), abs(write_5m), abs(write_1h), abs(read), abs(output), abs(searches)) > 0;
 
--- Whose lines they can be: of the logs that recorded there what is too much; else of the one that recorded most.
+-- Whose lines they can be: the logs that wrote there; where none is known, the slot's.
 create or replace table explained.suspect as
-select side.slot_id, writer.log, slot.log as most_of_it,
+select side.slot_id, coalesce(writer.log, slot.log) as log, coalesce(writer.log = slot.log, true) as wrote_most,
+    coalesce(writer.input, 0) as input, coalesce(writer.write_5m, 0) as write_5m, coalesce(writer.write_1h, 0) as write_1h,
+    coalesce(writer.read, 0) as read, coalesce(writer.output, 0) as output, coalesce(writer.searches, 0) as searches,
 from explained.side as side
 join explained.slot as slot on slot.slot_id = side.slot_id
-join explained.writer as writer
+left join explained.writer as writer
     on writer.hour = slot.hour and writer.workspace_id is not distinct from slot.workspace_id
     and writer.model is not distinct from slot.model and writer.service_tier is not distinct from slot.service_tier
     and writer.context_window is not distinct from slot.context_window
     and writer.inference_geo is not distinct from slot.inference_geo and writer.speed is not distinct from slot.speed
-    and writer.input >= side.over_input and writer.write_5m >= side.over_5m and writer.write_1h >= side.over_1h
-    and writer.read >= side.over_read and writer.output >= side.over_output and writer.searches >= side.over_searches
-where side.log is not null
+where slot.log is not null
     and side.over_input + side.over_5m + side.over_1h + side.over_read + side.over_output + side.over_searches > 0;
-
-insert into explained.suspect
-select slot_id, log, log
-from explained.side
-anti join explained.suspect using (slot_id)
-where log is not null;
 
 create or replace table explained.pair as
 with
 met as (
     select
-        a.slot_id as from_slot, b.slot_id as to_slot, suspect.log, suspect.log = suspect.most_of_it as wrote_most, a.model, a.at_value as from_value, b.at_value as to_value,
+        a.slot_id as from_slot, b.slot_id as to_slot, suspect.log, suspect.wrote_most, a.model, a.at_value as from_value, b.at_value as to_value,
         a.day = b.day or relaxed.dimension = 'day' as same_day,
         relaxed.dimension, a.over_5m, a.over_1h, b.under_5m, b.under_1h,
         least(a.over_input, b.under_input) as input,
@@ -81,6 +75,10 @@ met as (
             + (a.over_output > 0)::int as over_meters,
         (b.under_input > 0)::int + (b.under_5m > 0)::int + (b.under_1h > 0)::int + (b.under_read > 0)::int
             + (b.under_output > 0)::int as under_meters,
+        suspect.input >= least(a.over_input, b.under_input)
+            and suspect.write_5m + suspect.write_1h >= least(a.over_5m + a.over_1h, b.under_5m + b.under_1h)
+            and suspect.read >= least(a.over_read, b.under_read) and suspect.output >= least(a.over_output, b.under_output)
+            and suspect.searches >= least(a.over_searches, b.under_searches) as recorded_it,
     from explained.side as a
     join explained.side as b
         on a.elsewhere_equal = b.elsewhere_equal and a.at_value is distinct from b.at_value
@@ -92,8 +90,13 @@ met as (
         and b.under_input + b.under_5m + b.under_1h + b.under_read + b.under_output + b.under_searches > 0
 ),
 netted as (
-    select *, input + written + read + output + searches as tokens
+    select * exclude (recorded_it), input + written + read + output + searches as tokens
     from met
+    -- of a log that recorded as much there; where none did, of the one that recorded most
+    qualify recorded_it or (
+        not bool_or(recorded_it) over (partition by from_slot, to_slot)
+        and row_number() over (partition by from_slot, to_slot order by wrote_most desc, log) = 1
+    )
 ),
 judged as (
     select *,
