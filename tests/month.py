@@ -234,3 +234,10 @@ def bridge(connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
 def days(first: str, count: int) -> list[str]:
     """``count`` days from ``first``, as text."""
     return [(date.fromisoformat(first) + timedelta(days=offset)).isoformat() for offset in range(count)]
+
+
+def several_logs(folder, lines, **sections):
+    """The config of a month whose logs hold these lines, by the log's name."""
+    for log, written in lines.items():
+        (folder / f"{log}.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in written))
+    return write_config(folder, request_logs=[{"name": log, "path": f"{log}.jsonl"} for log in lines], **sections)

@@ -9,7 +9,7 @@ from decimal import Decimal
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from month import bridge, closed, cost, days, line, tokens, usage, write_config
+from month import bridge, closed, cost, days, line, several_logs, tokens, usage, write_config
 
 from reconcile import ledger
 
@@ -506,13 +506,6 @@ def test_a_credit_is_not_a_discount(tmp_path):
 
 
 # Both sides saw it, in different cells
-
-
-def several_logs(folder, lines, **sections):
-    """The config of a month whose logs hold these lines, by the log's name."""
-    for log, written in lines.items():
-        (folder / f"{log}.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in written))
-    return write_config(folder, request_logs=[{"name": log, "path": f"{log}.jsonl"} for log in lines], **sections)
 
 
 def steady(count=48, first="2026-10-05T00"):

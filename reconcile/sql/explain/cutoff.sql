@@ -5,7 +5,8 @@
 --   back to, to the token, more than 24 hours apart. A log is early where this leaves at most half of its hourly
 --   differences and the queue empties exactly at least twice as often as not (chance does not; lost lines and extra turns
 --   force it empty in some meters: then in those that hold half of the differences, and five times more); where it never
---   empties, the differences are at least a fifth of what was recorded. Judged by the places of which both sides know, the
+--   empties, the differences are at least a fifth of what was recorded; or they are half of it, and waiting leaves a
+--   twentieth of them. Judged by the places of which both sides know, the
 --   one at least half of what the other does. The same with the sides exchanged where a log stamps later than the provider
 --   counts. Within a day nothing is claimed; what crosses midnight is, one-sided at the month's edges.
 -- Grain: one adjustment a slot, meter and log. Reads: explained.slot, writer, flow.
@@ -45,7 +46,11 @@ owned as (
     ) = 1
 ),
 place as (
-    select slot.*, owned.log as series_log
+    select slot.*,
+        -- where nobody wrote: whose lines were found to belong there
+        coalesce(owned.log, min(slot.log) over (
+            partition by slot.workspace_id, slot.model, slot.service_tier, slot.context_window, slot.inference_geo, slot.speed
+        )) as series_log,
     from explained.slot as slot
     left join owned
         on owned.workspace_id is not distinct from slot.workspace_id and owned.model is not distinct from slot.model
@@ -167,6 +172,8 @@ where log is not null and 2 * left_tokens <= as_logged
             -- a queue that never runs empty shows itself by how much waits in it
             and (emptied_exactly > 0 or 5 * as_logged >= recorded)
         )
+        -- nor is it ever empty in a busy log; no noise is half of it and waits to the last twentieth
+        or (2 * as_logged >= recorded and 20 * left_tokens <= as_logged)
     )
 qualify row_number() over (partition by log order by left_tokens, direction desc) = 1;
 
