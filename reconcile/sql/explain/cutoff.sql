@@ -6,11 +6,12 @@
 --   differences and the queue empties exactly at least twice as often as not (chance does not; lost lines and extra turns
 --   force it empty in some meters: then in those that hold half of the differences, and five times more); where it never
 --   empties, the differences are at least a fifth of what was recorded; or they are half of it, and waiting leaves a
---   twentieth of them. Judged by the places of which both sides know, the
---   one at least half of what the other does. The same with the sides exchanged where a log stamps later than the provider
---   counts. Within a day nothing is claimed; what crosses midnight is, one-sided at the month's edges.
--- Grain: one adjustment a slot, meter and log. Reads: explained.slot, writer, flow.
--- Writes: explained.adjusted, slot, trail, checks.
+--   twentieth of them. Judged by the places of which both sides know, the one at least half of what the other does; a
+--   place of several logs is that one's whose hours are the most apart. The same with the sides exchanged where a log
+--   stamps later than the provider counts. Within a day nothing is claimed; what crosses midnight is, one-sided at the
+--   month's edges. Searches follow once a log is known to be late.
+-- Grain: one adjustment a slot, meter and log; waited one of those of a call. Reads: explained.slot, writer, flow, adjusted.
+-- Writes: explained.queue, late, waited, adjusted, slot, trail, checks.
 create or replace table explained.queue as
 with
 wrote as (

@@ -4,15 +4,15 @@
 --   exactly when what was recorded too much in one is, meter by meter, what is missing in the other; they net in part
 --   when one of them is used up. A pair in part counts only where pairs that net exactly show the same confusion (log,
 --   from, to) at least three times, or for at least half of the tokens: noise that happens to cancel is no reason. Over
---   days only exact pairs of at least two meters count. Each slot goes to its best pair. Of a log without a split the
---   writes of both lifetimes are one meter, and what they turn out to be is cache_ttl. The script runs until it finds no
---   more.
---   more. Where several logs wrote in a slot, the confusion is that log's which shows it in most pairs that net exactly.
--- Grain: explained.pair one row two slots; suspect one a slot and log. Reads: explained.slot, writer, unsplit, relaxed (the dimension, its reason and position).
+--   days only exact pairs of at least two meters count. Each slot goes to its best pair. Where several logs recorded as
+--   much as nets, it is the one's that shows the confusion in most exact pairs. Of a log without a split the writes of
+--   both lifetimes are one meter, and what they turn out to be is cache_ttl. The script runs until it finds no more.
+-- Grain: explained.pair one row two slots; suspect one a slot and log that wrote there.
+-- Reads: explained.slot, writer, unsplit, relaxed (the dimension, its reason and position).
 -- Writes: explained.moved, adjusted, slot, trail, checks.
 create or replace table explained.side as
 select
-    slot.slot_id, slot.log, slot.model, relaxed.reason,
+    slot.slot_id, slot.model,
     case relaxed.dimension
         when 'model' then slot.model when 'service_tier' then slot.service_tier
         when 'context_window' then slot.context_window when 'inference_geo' then slot.inference_geo
@@ -40,8 +40,7 @@ where greatest(abs(input), abs(write_5m), abs(write_1h), abs(read), abs(output),
 -- Whose lines they can be: the logs that wrote there; where none is known, the slot's.
 create or replace table explained.suspect as
 select side.slot_id, coalesce(writer.log, slot.log) as log, coalesce(writer.log = slot.log, true) as wrote_most,
-    coalesce(writer.input, 0) as input, coalesce(writer.write_5m, 0) as write_5m, coalesce(writer.write_1h, 0) as write_1h,
-    coalesce(writer.read, 0) as read, coalesce(writer.output, 0) as output, coalesce(writer.searches, 0) as searches,
+    writer.input, writer.write_5m + writer.write_1h as written, writer.read, writer.output, writer.searches,
 from explained.side as side
 join explained.slot as slot on slot.slot_id = side.slot_id
 left join explained.writer as writer
@@ -56,7 +55,8 @@ create or replace table explained.pair as
 with
 met as (
     select
-        a.slot_id as from_slot, b.slot_id as to_slot, suspect.log, suspect.wrote_most, a.model, a.at_value as from_value, b.at_value as to_value,
+        a.slot_id as from_slot, b.slot_id as to_slot, suspect.log, suspect.wrote_most, a.model,
+        a.at_value as from_value, b.at_value as to_value,
         a.day = b.day or relaxed.dimension = 'day' as same_day,
         relaxed.dimension, a.over_5m, a.over_1h, b.under_5m, b.under_1h,
         least(a.over_input, b.under_input) as input,
@@ -75,10 +75,13 @@ met as (
             + (a.over_output > 0)::int as over_meters,
         (b.under_input > 0)::int + (b.under_5m > 0)::int + (b.under_1h > 0)::int + (b.under_read > 0)::int
             + (b.under_output > 0)::int as under_meters,
-        suspect.input >= least(a.over_input, b.under_input)
-            and suspect.write_5m + suspect.write_1h >= least(a.over_5m + a.over_1h, b.under_5m + b.under_1h)
+        coalesce(
+            suspect.input >= least(a.over_input, b.under_input)
+            and suspect.written >= least(a.over_5m + a.over_1h, b.under_5m + b.under_1h)
             and suspect.read >= least(a.over_read, b.under_read) and suspect.output >= least(a.over_output, b.under_output)
-            and suspect.searches >= least(a.over_searches, b.under_searches) as recorded_it,
+            and suspect.searches >= least(a.over_searches, b.under_searches),
+            false
+        ) as recorded_it,
     from explained.side as a
     join explained.side as b
         on a.elsewhere_equal = b.elsewhere_equal and a.at_value is distinct from b.at_value
