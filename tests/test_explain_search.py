@@ -254,6 +254,26 @@ def test_a_busy_log_that_is_early_is_told_from_one_that_loses_lines(tmp_path, is
         assert ("cutoff" in found) == is_early
 
 
+def test_lines_lost_and_lines_too_many_do_not_net_over_a_day(tmp_path):
+    """One line in eight is lost and one in eight was never counted, in one place: the hours tell most of them apart."""
+    usages, lines, random = [], {"noisy": []}, Random("eighths")  # noqa: S311 - a seed, no secret
+    lost = 0
+    for number, (at, one) in enumerate(requests("eighths", 240)):
+        use, said = counted(one)
+        chance = random.random()
+        if chance > 1 / 8:
+            usages.append(usage(f"{at:%Y-%m-%dT%H}:00:00Z", **use))
+        if chance < 7 / 8:
+            lines["noisy"].append(line(stamp(at), f"r{number}", usage=said))
+        else:
+            lost += sum(one)
+    with shared(tmp_path, usages, lines) as connection:
+        [(found,)] = connection.execute("""
+            select sum(quantity) from report.discrepancy where reason in ('unlogged', 'log_gap')
+        """).fetchall()
+        assert 10 * found >= 7 * lost
+
+
 def test_what_waits_in_a_place_of_two_logs_is_the_late_ones(tmp_path):
     """A log whose lines are up to 20 hours early in two models; in the one another log, which is right, writes too."""
     usages, lines, random = [], {"a_right": [], "late": []}, Random("late")  # noqa: S311 - a seed, no secret

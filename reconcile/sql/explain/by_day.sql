@@ -7,7 +7,7 @@ create or replace table explained.hour_slot as
 select slot_id, hour, day, workspace_id, model, service_tier, context_window, inference_geo, speed
 from explained.slot;
 
--- Where four fifths of a place's requests stand in hours that agree, an hour with too much (more than the hours beside it
+-- Where half of a place's requests stand in hours that agree, an hour with too much (more than the hours beside it
 -- lack) was not reported, though another hour of the day may lack as much.
 create or replace table explained.hour_over as
 with
@@ -16,9 +16,9 @@ sure as (
     from explained.slot
     where model is not null
     group by all
-    having 5 * coalesce(sum(requests) filter (
+    having 2 * coalesce(sum(requests) filter (
         greatest(abs(input), abs(write_5m), abs(write_1h), abs(read), abs(output)) = 0
-    ), 0) >= 4 * sum(requests)
+    ), 0) >= sum(requests)
 ),
 metered as (
     select slot.hour, slot.day, sure.*,
