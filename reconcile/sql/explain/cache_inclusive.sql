@@ -1,6 +1,7 @@
 -- Logs whose input counts cached tokens too.
 -- Rule: in the hours and places (a model's cells; or a key's, else a workspace's, whole use) of which something was reported
---   and no other log wrote, the input that was recorded too much equals the cache reads (or reads and writes) that the log itself holds, on lines
+--   and no other log wrote, the input that was recorded too much equals the cache reads (or reads and writes) that the log
+--   itself holds, on lines
 --   whose input is not too small for them: such lines hold 95 % of them. Claimed for a log and model when taking them off
 --   leaves at most half of the difference in input, and a quarter of what is taken off then agrees to the token (1,000
 --   requests tell without that, and 50 when less than a fifth of the difference is left), by the hour or by the day; and
@@ -8,7 +9,8 @@
 --   Else for a part: the hours on end in which taking them off gains most, of the model or of one of its keys: a day of
 --   them or all there are, of 20 requests, when it leaves a tenth of the difference and half of what is taken off then
 --   agrees to the token. Last, a log and model of which no place agrees: against the model's use wherever it was reported,
---   less what the other logs hold, when half of the difference goes and a quarter of what is taken off then agrees.
+--   less what the other logs hold, when half of the difference goes and a quarter of what is taken off then agrees by the
+--   hour; or when the month of three models of the log is too much by what they hold, but for a tenth.
 -- Grain: explained.inclusive one row a log and model, or a log, model and key. Reads: explained.fixed, known,
 --   fixed_iteration. Writes: explained.held, compared, inclusive, note, checks.
 create or replace table explained.held as
@@ -285,7 +287,7 @@ beside as (
     having bool_or(used.log is null)
 ),
 scored as (
-    select way, grain, log, model, counts, count(*) as hours, sum(abs(too_much)) as as_logged, sum(abs(too_much - taken)) as left_tokens,
+    select way, grain, log, model, counts, if(grain = 'hour', count(*), null) as hours, sum(abs(too_much)) as as_logged, sum(abs(too_much - taken)) as left_tokens,
         4 * coalesce(sum(taken) filter (too_much = taken), 0) >= sum(if(counts = 'reads', read, cached)) as fits,
         4 * coalesce(sum(cached) filter (too_much = 0), 0) >= sum(cached) as agrees,
     from beside
