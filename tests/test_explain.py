@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from month import bridge, closed, cost, days, line, several_logs, tokens, usage, write_config
 
 from reconcile import ledger
+from reconcile.explain import requests_behind
 
 DAY, HOUR, AT = "2026-10-05", "2026-10-05T10:00:00Z", "2026-10-05T10:30:00Z"
 INPUT, OUTPUT, READ = "uncached_input_tokens", "output_tokens", "cache_read_input_tokens"
@@ -715,9 +716,9 @@ def test_cached_tokens_counted_twice_in_a_part_of_a_log(tmp_path, reads, is_wron
         } == told or reads == 3
 
 
-@pytest.mark.parametrize(("reads", "is_told"), [(5, True), (0.2, False)])
-def test_cached_tokens_counted_twice_on_single_lines(tmp_path, reads, is_told):
-    """One line of nine: told where no other line's input could hold its cached tokens, else by no hours on end."""
+@pytest.mark.parametrize("reads", [5, 0.2])
+def test_cached_tokens_counted_twice_on_single_lines(tmp_path, reads):
+    """One line of nine: what is too much in an hour is what its line holds of cached tokens, to the token."""
     usages, lines, twice = [], [], 0
     for number, (hour, quantity) in enumerate(steady(240)):
         read = int(reads * quantity)
@@ -728,7 +729,30 @@ def test_cached_tokens_counted_twice_on_single_lines(tmp_path, reads, is_told):
         lines.append(line(f"{hour}:20:00Z", f"r{number}", usage=use))
     with month(tmp_path, usages, lines) as connection:
         quantities = dict(found(connection, "reason, quantity"))
-        assert quantities.get("cache_inclusive") == (-twice if is_told else None)
+        assert quantities.pop("cache_inclusive") == -twice
+        assert quantities.keys() <= {"uncharged"}
+
+
+def test_lines_of_a_busy_hour_that_count_cached_tokens_twice(tmp_path):
+    """One line of five, one or two of the six of an hour: what is too much tells which, by their sum."""
+    usages, lines, twice = [], [], {}
+    for number, (hour, quantity) in enumerate(steady(240)):
+        for part in range(6):
+            read = quantity // 5 + 97 * part
+            usages.append(usage(f"{hour}:00:00Z", input=quantity, read=read, output=quantity // 3))
+            wrong = read if (6 * number + part) % 5 == 0 else 0
+            if wrong:
+                twice[f"r{number}.{part}"] = wrong
+            use = tokens(quantity + wrong, quantity // 3, cache_read_input_tokens=read)
+            lines.append(line(f"{hour}:2{part}:00Z", f"r{number}.{part}", usage=use))
+    with month(tmp_path, usages, lines) as connection:
+        [(finding, quantity, evidence)] = connection.execute("""
+            select id, quantity, evidence from report.discrepancy where reason = 'cache_inclusive'
+        """).fetchall()
+        assert quantity == -sum(twice.values())
+        assert int(json.loads(evidence)["on_single_lines"]) == len(twice)
+        behind = requests_behind(connection, finding, 5000)
+        assert {row["request_id"] for row in behind.rows if row["known"]} == twice.keys()
 
 
 @pytest.mark.parametrize("names", [None, "wrkspc_gone"])

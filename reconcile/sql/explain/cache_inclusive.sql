@@ -10,9 +10,10 @@
 --   them or all there are, of 20 requests, when it leaves a tenth of the difference and half of what is taken off then
 --   agrees to the token. Last, a log and model of which no place agrees: against the model's use wherever it was reported,
 --   less what the other logs hold, when half of the difference goes and a quarter of what is taken off then agrees by the
---   hour; or when the month of three models of the log is too much by what they hold, but for a tenth.
--- Grain: explained.inclusive one row a log and model, or a log, model and key. Reads: explained.fixed, known,
---   fixed_iteration. Writes: explained.held, compared, inclusive, note, checks.
+--   hour; or when the month of three models of the log is too much by what they hold, but for a tenth. And single lines
+--   of what is left, where they explain half of what is too much in the log, in five hours at least.
+-- Grain: explained.inclusive one row a log and model, or a log, model and key; inclusive_line one a line. Reads:
+--   explained.fixed, known, fixed_iteration. Writes: explained.held, compared, inclusive, inclusive_line, note, checks.
 create or replace table explained.held as
 select fixed.hour, workspace_id, model, service_tier, inference_geo, speed, log, api_key_id,
     count(*) as requests, sum(uncached_input_tokens)::bigint as input, sum(cache_read_input_tokens)::bigint as read,
@@ -83,7 +84,7 @@ reported as (
     select 'key', 'hour', hour, model, null, api_key_id, sum(quantity) from told group by all
 )
 select logged.way, logged.grain, logged.log, logged.model, if(logged.way = 'key', logged.place, null) as api_key_id,
-    logged.hour, logged.requests, logged.input - reported.input as too_much, logged.read, logged.cached,
+    logged.place, logged.hour, logged.requests, logged.input - reported.input as too_much, logged.read, logged.cached,
     logged.held_read, logged.held_cached,
 from logged
 join reported -- where nothing is reported, the log may name the wrong place
@@ -310,19 +311,116 @@ left join monthly using (way, log, counts)
 where 2 * left_tokens <= as_logged and not agrees and if(grain = 'hour', fits, monthly.log is not null)
 qualify row_number() over (partition by log, model order by grain, left_tokens, counts, way) = 1;
 
+-- Of the rest, single lines: one, two or three of a place and hour whose cached tokens are, to the token, what is too much there.
+create or replace table explained.inclusive_line as
+with
+-- a line is known by its instant
+alone as (
+    select log, model, hour, logged_at, api_key_id,
+        to_json([workspace_id, service_tier, inference_geo, speed])::varchar as place,
+        uncached_input_tokens + cached_in_input as input, cache_read_input_tokens as read, cache_write_5m + cache_write_1h as written,
+    from explained.fixed
+    qualify count(*) over (partition by log, model, logged_at) = 1
+),
+holding as (
+    select 'cells' as way, * exclude (api_key_id) from alone
+    union all by name
+    select 'key' as way, * exclude (api_key_id, place), api_key_id as place from alone
+),
+line as (
+    select holding.way, holding.log, holding.model, holding.hour, holding.place, holding.logged_at, too_much, counts.counts,
+        explained.cached_in_input(counts.counts, holding.input, holding.read, holding.written) as taken,
+        row_number() over (crowd order by logged_at) as number,
+    from holding
+    join explained.compared as compared
+        on compared.way = holding.way and compared.grain = 'hour' and compared.log = holding.log
+        and compared.model = holding.model and compared.hour = holding.hour and compared.place = holding.place
+    cross join (values ('reads'), ('reads and writes')) as counts (counts)
+    where taken between 1 and too_much
+    window crowd as (partition by holding.way, holding.log, holding.model, holding.hour, holding.place, counts.counts)
+    qualify count(*) over crowd <= 12
+),
+met as (
+    select * exclude (logged_at), [logged_at] as instants from line where taken = too_much
+    union all
+    select a.* exclude (logged_at), [a.logged_at, b.logged_at]
+    from line as a
+    join line as b using (way, log, model, hour, place, counts)
+    where a.number < b.number and a.taken + b.taken = a.too_much
+    union all
+    select a.* exclude (logged_at), [a.logged_at, b.logged_at, c.logged_at]
+    from line as a
+    join line as b using (way, log, model, hour, place, counts)
+    join line as c using (way, log, model, hour, place, counts)
+    where a.number < b.number and b.number < c.number and a.taken + b.taken + c.taken = a.too_much
+),
+fewest as (
+    select *
+    from met
+    qualify row_number() over (partition by way, log, model, hour, place, counts order by len(instants), instants) = 1
+),
+-- where it is what most is too much by, in all models of the log
+shown as (
+    select log, way, counts
+    from (
+        select log, way, sum(too_much) as too_much from explained.compared where grain = 'hour' and too_much > 0 group by log, way
+    ) as whole
+    join (select log, way, counts, sum(too_much) as met, count(*) as cells from fewest group by all) as fewest using (log, way)
+    where fewest.cells >= 5 and 2 * fewest.met >= whole.too_much
+    qualify row_number() over (partition by log order by fewest.met desc, way, counts) = 1
+),
+-- and leaves less of a model than what is found above
+open as (
+    select log, model, way, sum(greatest(too_much, 0)) as too_much, sum(abs(too_much)) as as_logged
+    from explained.compared
+    where grain = 'hour'
+    group by log, model, way
+),
+found as (
+    select inclusive.log, inclusive.model,
+        case
+            when any_value(isfinite(from_at) or isfinite(until_at) or api_key_id is not null)
+                then 1 - sum(inclusive.as_logged - left_tokens) / any_value(open.as_logged)
+            else sum(left_tokens) / sum(inclusive.as_logged)
+        end as left_part,
+    from explained.inclusive as inclusive
+    left join open on open.log = inclusive.log and open.model = inclusive.model and open.way = 'cells'
+    group by inclusive.log, inclusive.model
+),
+told as (
+    select fewest.log, fewest.model, fewest.way, fewest.counts
+    from fewest
+    semi join shown using (log, way, counts)
+    join open using (log, model, way)
+    left join found using (log, model)
+    group by fewest.log, fewest.model, fewest.way, fewest.counts
+    having 1 - sum(fewest.too_much) / any_value(open.too_much) < coalesce(any_value(found.left_part), 1)
+)
+select log, model, unnest(instants) as logged_at, counts
+from fewest
+semi join told using (log, model, way, counts);
+
+delete from explained.inclusive as known
+where (known.log, known.model) in (select (log, model) from explained.inclusive_line);
+
 insert into explained.note
 select 'cache_inclusive', log, null, model, null, null, null, fact.name, fact.value
 from (
     select log, model, string_agg(distinct counts, ', ' order by counts) as counts, sum(as_logged) as as_logged,
         sum(left_tokens) as left_tokens, sum(hours) as hours,
         list(distinct api_key_id order by api_key_id) filter (api_key_id is not null) as keys,
-        min(from_at) as from_at, max(until_at) as until_at,
+        min(from_at) as from_at, max(until_at) as until_at, null as lines,
     from explained.inclusive
+    group by log, model
+    union all
+    select log, model, any_value(counts), null, null, null, null, null, null, count(*)
+    from explained.inclusive_line
     group by log, model
 )
 cross join lateral (
     select unnest([
         {'name': 'input_also_counts', 'value': to_json(counts)},
+        {'name': 'on_single_lines', 'value': to_json(lines::varchar)},
         {'name': 'of_the_keys', 'value': to_json(keys)},
         {'name': 'from', 'value': if(isfinite(from_at), to_json(strftime(from_at, '%Y-%m-%dT%H:%MZ')), null)},
         {'name': 'until', 'value': if(isfinite(until_at), to_json(strftime(until_at, '%Y-%m-%dT%H:%MZ')), null)},

@@ -52,6 +52,7 @@ create or replace table explained.fetched (log VARCHAR);
 create or replace table explained.inclusive (
     log VARCHAR, model VARCHAR, api_key_id VARCHAR, from_at TIMESTAMP, until_at TIMESTAMP, counts VARCHAR,
 );
+create or replace table explained.inclusive_line (log VARCHAR, model VARCHAR, logged_at TIMESTAMP, counts VARCHAR);
 -- What a line's input counts of its cached tokens: nothing, where it is too small to hold them.
 create or replace macro explained.cached_in_input(counts, input, read, written) as
     case

@@ -2,7 +2,7 @@
 -- the time before it, cached tokens counted once, exchanged lifetimes exchanged back, lines in the workspace of the
 -- key that they name, and without those that nobody reported.
 -- Grain: explained.fixed one row a request; fixed_iteration one of source.iteration; corrected one row (hour, cell dimensions without meter, log, key, cut).
--- Reads: source.request, explained.shift, fetched, inclusive, exchanged, stray, never_reported, step. Writes: explained.fixed, fixed_iteration, before, corrected,
+-- Reads: source.request, explained.shift, fetched, inclusive, inclusive_line, exchanged, stray, never_reported, step. Writes: explained.fixed, fixed_iteration, before, corrected,
 --   side_meter, corrected_meter, rebooking, transit.
 create or replace table explained.before as
 select * from explained.corrected;
@@ -31,7 +31,7 @@ from (
         ) as counted_at,
         request.context_window as context_window_before,
         request.uncached_input_tokens as input_before,
-        inclusive.counts,
+        coalesce(inclusive.counts, single.counts) as counts,
         if(exchanged.log is null, request.cache_write_5m, request.cache_write_1h) as cache_write_5m,
         if(exchanged.log is null, request.cache_write_1h, request.cache_write_5m) as cache_write_1h,
     from source.request as request
@@ -45,6 +45,8 @@ from (
         and (inclusive.api_key_id is null or inclusive.api_key_id = request.api_key_id)
         and request.logged_at - to_minutes(coalesce(shift.minutes, 0)) >= inclusive.from_at
         and request.logged_at - to_minutes(coalesce(shift.minutes, 0)) < inclusive.until_at
+    left join explained.inclusive_line as single
+        on single.log = request.log and single.model = request.model and single.logged_at = request.logged_at
     -- of what was never reported nobody knows which lifetime was meant
     left join explained.exchanged as exchanged
         on exchanged.log = request.log and exchanged.model = request.model

@@ -4,7 +4,7 @@
 --   and place are right, and the data does not tell which of them.
 -- Grain: explained.request one row a finding and request (a view: nothing is copied); curve one a finding and hour of the
 --   day; exchange one a finding and value of the dimension that was confused (at most 6, then the rest together; of days all).
--- Reads: source.request, removed_request, iteration; explained.finding, part, cell, shift, inclusive, exchanged, stray, adjusted, moved,
+-- Reads: source.request, removed_request, iteration; explained.finding, part, cell, shift, inclusive, inclusive_line, exchanged, stray, adjusted, moved,
 --   hour_slot, slot, known. Writes: explained.
 
 -- The place of a request as it was logged, and its hour and workspace as it was counted, once the log's clock is set right
@@ -99,10 +99,13 @@ behind as (
     from (
         select request.*,
             explained.cached_in_input(
-                inclusive.counts, uncached_input_tokens, cache_read_input_tokens, cache_write_5m + cache_write_1h
+                coalesce(inclusive.counts, single.counts), uncached_input_tokens, cache_read_input_tokens,
+                cache_write_5m + cache_write_1h
             ) as cached,
         from explained.placed_request as request
-        join explained.inclusive as inclusive
+        left join explained.inclusive_line as single
+            on single.log = request.log and single.model = request.model and single.logged_at = request.logged_at
+        left join explained.inclusive as inclusive
             on inclusive.log = request.log and inclusive.model = request.model
             and (inclusive.api_key_id is null or inclusive.api_key_id = request.api_key_id)
             and request.counted_at >= inclusive.from_at and request.counted_at < inclusive.until_at
