@@ -328,17 +328,20 @@ holding as (
     select 'key' as way, * exclude (api_key_id, place), api_key_id as place from alone
 ),
 line as (
-    select holding.way, holding.log, holding.model, holding.hour, holding.place, holding.logged_at, too_much, counts.counts,
-        explained.cached_in_input(counts.counts, holding.input, holding.read, holding.written) as taken,
-        row_number() over (crowd order by logged_at) as number,
-    from holding
-    join explained.compared as compared
-        on compared.way = holding.way and compared.grain = 'hour' and compared.log = holding.log
-        and compared.model = holding.model and compared.hour = holding.hour and compared.place = holding.place
-    cross join (values ('reads'), ('reads and writes')) as counts (counts)
-    where taken between 1 and too_much
-    window crowd as (partition by holding.way, holding.log, holding.model, holding.hour, holding.place, counts.counts)
-    qualify count(*) over crowd <= 12
+    select * exclude (input, read, written), count(*) over crowd as holders, row_number() over (crowd order by logged_at) as number,
+    from (
+        select holding.*, compared.too_much, counts.counts,
+            explained.cached_in_input(counts.counts, holding.input, holding.read, holding.written) as taken,
+        from holding
+        join explained.compared as compared
+            on compared.way = holding.way and compared.grain = 'hour' and compared.log = holding.log
+            and compared.model = holding.model and compared.hour = holding.hour and compared.place = holding.place
+        cross join (values ('reads'), ('reads and writes')) as counts (counts)
+        where compared.too_much > 0
+    )
+    where taken > 0
+    window crowd as (partition by way, log, model, hour, place, counts)
+    qualify holders <= 12
 ),
 met as (
     select * exclude (logged_at), [logged_at] as instants from line where taken = too_much
@@ -361,15 +364,19 @@ fewest as (
 ),
 -- where it is what most is too much by, in all models of the log
 shown as (
-    select log, way, counts
+    select log, way, counts, 10 * fewest.among_others >= fewest.cells as are_single
     from (
         select log, way, sum(too_much) as too_much from explained.compared where grain = 'hour' and too_much > 0 group by log, way
     ) as whole
-    join (select log, way, counts, sum(too_much) as met, count(*) as cells from fewest group by all) as fewest using (log, way)
+    join (
+        select log, way, counts, sum(too_much) as met, count(*) as cells, count(*) filter (len(instants) < holders) as among_others,
+        from fewest
+        group by all
+    ) as fewest using (log, way)
     where fewest.cells >= 5 and 2 * fewest.met >= whole.too_much
     qualify row_number() over (partition by log order by fewest.met desc, way, counts) = 1
 ),
--- and leaves less of a model than what is found above
+-- and leaves less of a model than what is found above; of a whole log, where other lines beside them could hold theirs
 open as (
     select log, model, way, sum(greatest(too_much, 0)) as too_much, sum(abs(too_much)) as as_logged
     from explained.compared
@@ -378,9 +385,9 @@ open as (
 ),
 found as (
     select inclusive.log, inclusive.model,
+        bool_or(isfinite(from_at) or isfinite(until_at) or api_key_id is not null) as in_part,
         case
-            when any_value(isfinite(from_at) or isfinite(until_at) or api_key_id is not null)
-                then 1 - sum(inclusive.as_logged - left_tokens) / any_value(open.as_logged)
+            when in_part then 1 - sum(inclusive.as_logged - left_tokens) / any_value(open.as_logged)
             else sum(left_tokens) / sum(inclusive.as_logged)
         end as left_part,
     from explained.inclusive as inclusive
@@ -390,9 +397,10 @@ found as (
 told as (
     select fewest.log, fewest.model, fewest.way, fewest.counts
     from fewest
-    semi join shown using (log, way, counts)
+    join shown using (log, way, counts)
     join open using (log, model, way)
     left join found using (log, model)
+    where shown.are_single or coalesce(found.in_part, true)
     group by fewest.log, fewest.model, fewest.way, fewest.counts
     having 1 - sum(fewest.too_much) / any_value(open.too_much) < coalesce(any_value(found.left_part), 1)
 )
