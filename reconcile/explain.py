@@ -30,13 +30,13 @@ RELAXED = (
 _RELAXED_COLUMNS = {"dimension": "VARCHAR", "reason": "VARCHAR", "position": "INTEGER"}
 
 SYSTEMATIC = (
-    # what a whole log does: the pass that finds it (none: known before), its reason and position
-    (None, "time_zone", 1),
-    ("fetched", "cutoff", 3),
-    ("cache_inclusive", "cache_inclusive", 2),
-    ("exchanged", "cache_ttl", 4),
-    ("exchanged", "cache_ttl", 4),  # beside logs whose own are right by now
-    (None, "workspace", 11),
+    # what a whole log does: the passes that find it (none: known before), its reason and position
+    ((), "time_zone", 1),
+    (("fetched",), "cutoff", 3),
+    (("cache_inclusive", "inclusive_anywhere", "inclusive_lines"), "cache_inclusive", 2),
+    (("exchanged",), "cache_ttl", 4),
+    (("exchanged",), "cache_ttl", 4),  # beside logs whose own are right by now
+    ((), "workspace", 11),
 )
 
 
@@ -112,9 +112,8 @@ def _correct(connection: duckdb.DuckDBPyConnection) -> None:
     _run(connection, "silent", "workspace", "corrected")  # what the corrections start from
     _set_clocks(connection)
     _run(connection, "silent")  # by clocks that are right
-    for name, reason, position in SYSTEMATIC:
-        if name is not None:
-            _run(connection, name)
+    for names, reason, position in SYSTEMATIC:
+        _run(connection, *names)
         connection.execute("delete from explained.step")
         connection.execute("insert into explained.step values (?, ?)", [reason, position])
         _run(connection, "corrected", "transit", "booked")
