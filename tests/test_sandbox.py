@@ -498,6 +498,8 @@ def test_nothing_is_planted_where_no_plant_is_allowed():
     """A drawn organization without plants has no truth, whatever its shape."""
     for seed in (1, 2, 3):
         assert Sandbox.build(drawn(seed, Variety(requests=600, plants=frozenset()))).truth == ()
+    sources = [one for seed in range(80) for one in drawn(seed, Variety(plants=frozenset())).organization.sources]
+    assert [source.name for source in sources if source.log is None] == []
 
 
 def test_a_key_that_no_line_names_is_unlogged_where_lines_name_no_keys():

@@ -179,6 +179,8 @@ class _Draw:
         random = self._random
         for workspace in self._workspaces:
             open_logs = [log for log in self._logs if log.workspace in {None, workspace}]
+            if not open_logs and "unlogged_key" not in self._variety.plants:
+                continue  # nobody could log what is done there
             for _ in range(random.randint(1, 3)):
                 logged_by = random.choice(open_logs) if open_logs else None
                 own = [key for key in self._keys if key.workspace is workspace]
