@@ -755,6 +755,20 @@ def test_lines_of_a_busy_hour_that_count_cached_tokens_twice(tmp_path):
         assert {row["request_id"] for row in behind.rows if row["known"]} == twice.keys()
 
 
+def test_lines_too_many_that_are_all_alike_do_not_count_cached_tokens_twice(tmp_path):
+    """Requests of one prompt: the input of a line that nobody counted is the cached tokens of two, but so is no read."""
+    usages, lines = [], []
+    for number, (hour, _) in enumerate(steady(96)):
+        usages.append(usage(f"{hour}:00:00Z", input=6000, read=3000, output=90))
+        for part in range(4 if number % 6 == 0 else 3):
+            use = tokens(2000, 30, cache_read_input_tokens=1000)
+            lines.append(line(f"{hour}:2{part}:00Z", f"r{number}.{part}", usage=use))
+    with month(tmp_path, usages, lines) as connection:
+        quantities = dict(found(connection, "reason, quantity"))
+        assert quantities.pop("unreported") == -16 * 3030
+        assert quantities.keys() <= {"uncharged"}
+
+
 @pytest.mark.parametrize("names", [None, "wrkspc_gone"])
 def test_cached_tokens_counted_twice_where_lines_stand_in_no_place_of_their_own(tmp_path, names):
     """Neither key nor the right workspace, beside a log that counts them twice as well: the model's whole use tells."""

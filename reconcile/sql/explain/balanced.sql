@@ -2,8 +2,8 @@
 -- all (or many) lines in a log whose hours are not the provider's.
 -- Rule: two places differ in one dimension alone. What is left in them over the month's days is opposite, meter by meter: it
 --   differs by at most a twentieth of both in all, by at most a tenth on at least two meters, stands in at least 5 hours of
---   either, and is at least half of what single hours have too much. Then all that is recorded too much in the one moves to the other, at its hour.
---   Each place goes to its best partner. The writes of both lifetimes count as one.
+--   either, and is at least half of what single hours have too much. Then all that is recorded too much in the one moves to
+--   the other, at its hour. Each place goes to its best partner. The writes of both lifetimes count as one.
 -- Grain: one move a slot that is emptied. Reads: explained.slot, relaxation.
 -- Writes: explained.balanced, over, passed, emptied, moved, slot, transit, trail, checks.
 create or replace table explained.balanced as

@@ -1,11 +1,10 @@
 -- Logs whose input counts cached tokens too.
 -- Rule: in the hours and places (a model's cells; or a key's, else a workspace's, whole use) of which something was reported
 --   and no other log wrote, the input that was recorded too much equals the cache reads (or reads and writes) that the log
---   itself holds, on lines
---   whose input is not too small for them: such lines hold 95 % of them. Claimed for a log and model when taking them off
---   leaves at most half of the difference in input, and a quarter of what is taken off then agrees to the token (1,000
---   requests tell without that, and 50 when less than a fifth of the difference is left), by the hour or by the day; and
---   for all models of a log whose keys' whole use shows it, save those whose own cells agree as they are logged.
+--   itself holds, on lines whose input is not too small for them: such lines hold 95 % of them. Claimed for a log and model
+--   when taking them off leaves at most half of the difference in input, and a quarter of what is taken off then agrees to
+--   the token (1,000 requests tell without that, and 50 when less than a fifth of the difference is left), by the hour or by
+--   the day; and for all models of a log whose keys' whole use shows it, save those whose own cells agree as they are logged.
 --   Else for a part: the hours on end in which taking them off gains most, of the model or of one of its keys: a day of
 --   them or all there are, of 20 requests, when it leaves a tenth of the difference and half of what is taken off then
 --   agrees to the token.
@@ -60,29 +59,32 @@ logged as (
 ),
 -- the extra turns of a request stand in no counter of its line
 told as (
-    select hour, workspace_id, model, service_tier, inference_geo, speed, api_key_id, quantity
-    from explained.known
-    where meter = 'uncached_input_tokens'
-    union all
-    select hour, workspace_id, model, service_tier, inference_geo, speed, api_key_id, -quantity
-    from explained.fixed_iteration
-    where meter = 'uncached_input_tokens'
+    select * exclude (meter, quantity),
+        if(meter = 'uncached_input_tokens', quantity, 0) as input, if(meter = 'cache_read_input_tokens', quantity, 0) as read,
+    from (
+        select hour, workspace_id, model, service_tier, inference_geo, speed, api_key_id, meter, quantity
+        from explained.known
+        union all
+        select hour, workspace_id, model, service_tier, inference_geo, speed, api_key_id, meter, -quantity
+        from explained.fixed_iteration
+    )
+    where meter in ('uncached_input_tokens', 'cache_read_input_tokens')
 ),
 reported as (
     select 'cells' as way, grain, date_trunc(grain, hour) as hour, model, null as names_keys,
-        to_json([workspace_id, service_tier, inference_geo, speed])::varchar as place, sum(quantity) as input,
+        to_json([workspace_id, service_tier, inference_geo, speed])::varchar as place, sum(input) as input, sum(read) as read,
     from told cross join grain
     group by all
     union all
-    select 'whole', grain, date_trunc(grain, hour), null, names_keys, if(names_keys, api_key_id, workspace_id), sum(quantity)
+    select 'whole', grain, date_trunc(grain, hour), null, names_keys, if(names_keys, api_key_id, workspace_id), sum(input), sum(read)
     from told cross join (values (true), (false)) as side (names_keys) cross join grain
     group by all
     union all
-    select 'key', 'hour', hour, model, null, api_key_id, sum(quantity) from told group by all
+    select 'key', 'hour', hour, model, null, api_key_id, sum(input), sum(read) from told group by all
 )
 select logged.way, logged.grain, logged.log, logged.model, if(logged.way = 'key', logged.place, null) as api_key_id,
-    logged.place, logged.hour, logged.requests, logged.input - reported.input as too_much, logged.read, logged.cached,
-    logged.held_read, logged.held_cached,
+    logged.place, logged.hour, logged.requests, logged.input - reported.input as too_much,
+    logged.read - reported.read as too_much_read, logged.read, logged.cached, logged.held_read, logged.held_cached,
 from logged
 join reported -- where nothing is reported, the log may name the wrong place
     on reported.way = logged.way and reported.grain = logged.grain and reported.hour = logged.hour

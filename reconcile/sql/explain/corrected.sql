@@ -2,8 +2,8 @@
 -- the time before it, cached tokens counted once, exchanged lifetimes exchanged back, lines in the workspace of the
 -- key that they name, and without those that nobody reported.
 -- Grain: explained.fixed one row a request; fixed_iteration one of source.iteration; corrected one row (hour, cell dimensions without meter, log, key, cut).
--- Reads: source.request, explained.shift, fetched, inclusive, inclusive_line, exchanged, stray, never_reported, step. Writes: explained.fixed, fixed_iteration, before, corrected,
---   side_meter, corrected_meter, rebooking, transit.
+-- Reads: source.request, explained.shift, fetched, inclusive, inclusive_line, exchanged, stray, never_reported, step.
+-- Writes: explained.fixed, fixed_iteration, before, corrected, side_meter, corrected_meter, rebooking, transit.
 create or replace table explained.before as
 select * from explained.corrected;
 

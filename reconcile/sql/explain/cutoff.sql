@@ -185,7 +185,7 @@ join explained.late as late on late.log = queue.series_log and late.direction = 
 where queue.into_queue <> 0 and queue.meter <> 'web_search_requests'
 union all
 -- searches know no model: they follow when those in wrong workspaces have been netted
-select late.log, queue.slot_id, queue.meter, queue.into_queue, late.direction, late.as_logged, late.left_tokens
+select late.log, queue.slot_id, queue.meter, queue.into_queue::bigint, late.direction, late.as_logged, late.left_tokens
 from explained.queue as queue
 join (
     select log, direction, max(as_logged) as as_logged, max(left_tokens) as left_tokens

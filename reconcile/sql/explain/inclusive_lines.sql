@@ -1,8 +1,8 @@
 -- Single lines whose input counts cached tokens too, as those of one instance of several.
 -- Rule: one, two or three lines of a place and hour (of at most 12 that could) whose cached tokens are, to the token, what is
---   too much there. Claimed for a log where they are half of what it has too much, in five hours at least, and for the models
---   of which they leave less than what was found before; of a whole log only where one in ten such hours has other lines that
---   could hold theirs, and do not.
+--   too much there, while reads are not. Claimed for a log where they are half of what it has too much, in five hours at
+--   least, and for the models of which they leave less than what was found before; of a whole log only where one in ten such
+--   hours has other lines that could hold theirs, and do not.
 -- Grain: explained.inclusive_line one row a line. Reads: explained.fixed, compared, inclusive. Writes:
 --   explained.inclusive_line, inclusive, note, checks.
 create or replace table explained.inclusive_line as
@@ -30,7 +30,8 @@ line as (
             on compared.way = holding.way and compared.grain = 'hour' and compared.log = holding.log
             and compared.model = holding.model and compared.hour = holding.hour and compared.place = holding.place
         cross join (values ('reads'), ('reads and writes')) as counts (counts)
-        where compared.too_much > 0
+        -- a line too many has reads too many
+        where compared.too_much > 0 and compared.too_much_read <= 0
     )
     where taken > 0
     window crowd as (partition by way, log, model, hour, place, counts)
