@@ -756,7 +756,7 @@ def test_lines_of_a_busy_hour_that_count_cached_tokens_twice(tmp_path):
 
 
 def test_lines_too_many_that_are_all_alike_do_not_count_cached_tokens_twice(tmp_path):
-    """Requests of one prompt: a line that nobody counted has as much input as two have cached tokens, and reads too many."""
+    """A line that nobody counted has as much input as two have cached tokens; it has reads too many as well."""
     usages, lines = [], []
     for number, (hour, _) in enumerate(steady(96)):
         usages.append(usage(f"{hour}:00:00Z", input=6000, read=3000, output=90))
